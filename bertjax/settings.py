@@ -1,0 +1,236 @@
+"""Typed settings: nested frozen dataclasses that can be overridden by path, written as JSON, and explained.
+
+A setting is a field of a frozen dataclass; its documentation is the string literal below it. Where a field
+accepts one of several kinds (an attention, an optimizer), its type is their common base class and `Choices`
+maps that base to prototypes by name:
+
+    override(config, ["model.layers=6", "model.attention=window", "model.attention.size=128"], choices)
+
+`None` means off. Every value is parsed by its declared type; an unknown path is an error with a suggestion.
+"""
+
+import ast
+import dataclasses
+import difflib
+import functools
+import hashlib
+import inspect
+import json
+import textwrap
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, TypeVar
+
+T = TypeVar("T")
+Choices = Mapping[type, Mapping[str, Any]]
+
+
+def suggest(name: str, legal: Sequence[str]) -> str:
+    """The tail of an error: the nearest legal name, or all of them."""
+    near = difflib.get_close_matches(name, legal, n=1, cutoff=0.6)
+    return f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(legal)}"
+
+
+# ---------------------------------------------------------------------------------------------- override
+
+
+def override(config: T, assignments: Sequence[str], choices: Choices) -> T:
+    """`config` with every `path=value` applied, in order."""
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not equals or not path:
+            raise ValueError(f"--set takes path=value, not {assignment!r}")
+        config = _set(config, path.strip(), path.strip().split("."), text.strip(), choices)
+    return config
+
+
+def _set(node: Any, whole: str, path: Sequence[str], text: str, choices: Choices) -> Any:
+    if isinstance(node, tuple):  # a tuple of chosen kinds is addressed by their names
+        names = [kind_of(item, choices) for item in node]
+        if path[0] not in names:
+            raise ValueError(f"unknown setting {whole!r}: {suggest(path[0], names)}")
+        position = names.index(path[0])
+        return node[:position] + (_set(node[position], whole, path[1:], text, choices),) + node[position + 1 :]
+    if not dataclasses.is_dataclass(node):
+        raise ValueError(f"unknown setting {whole!r}: there is nothing below {type(node).__name__} {node!r}")
+    hints = field_types(type(node))
+    if not path or path[0] not in hints:
+        missing = path[0] if path else ""
+        raise ValueError(f"unknown setting {whole!r}: {suggest(missing, list(hints))}")
+    name, rest = path[0], path[1:]
+    if rest:
+        value = _set(getattr(node, name), whole, rest, text, choices)
+    else:
+        value = parse(text, hints[name], whole, choices)
+    return dataclasses.replace(node, **{name: value})
+
+
+def parse(text: str, kind: Any, path: str, choices: Choices) -> Any:
+    """The value that `text` stands for under the declared type `kind`."""
+    if kind in choices:
+        if text not in choices[kind]:
+            raise ValueError(f"unknown {path} {text!r}: {suggest(text, list(choices[kind]))}")
+        return choices[kind][text]
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        if type(None) in arguments and text.lower() == "none":
+            return None
+        return parse(text, next(a for a in arguments if a is not type(None)), path, choices)
+    if origin is Literal:
+        if text not in arguments:
+            raise ValueError(f"unknown {path} {text!r}: {suggest(text, arguments)}")
+        return text
+    if origin is tuple:
+        return tuple(parse(part.strip(), arguments[0], path, choices) for part in text.split(",") if part.strip())
+    try:
+        if kind is bool:
+            return {"true": True, "false": False}[text.lower()]
+        if kind is int:
+            number = float(text) if "e" in text.lower() else int(text)
+            return int(number) if number == int(number) else int(text)
+        if kind is float:
+            return float(text)
+    except (ValueError, KeyError):
+        raise ValueError(f"{path}={text!r} is not of type {type_name(kind)}") from None
+    if kind is str:
+        return text
+    raise ValueError(f"{path} is a group of settings: set one of {', '.join(field_types(kind))} below it")
+
+
+# ---------------------------------------------------------------------------------------------- JSON
+
+
+def to_dict(config: Any, choices: Choices) -> Any:
+    """Plain JSON data; a chosen kind carries its name under `kind`."""
+    if dataclasses.is_dataclass(config):
+        kind = kind_of(config, choices)
+        fields = {f.name: to_dict(getattr(config, f.name), choices) for f in dataclasses.fields(config)}
+        return {"kind": kind, **fields} if kind else fields
+    if isinstance(config, tuple):
+        return [to_dict(item, choices) for item in config]
+    return config
+
+
+def from_dict(cls: Any, data: Any, choices: Choices, path: str = "config") -> Any:
+    """The inverse of `to_dict`; a field it does not know is an error, one that is missing takes its default."""
+    origin, arguments = typing.get_origin(cls), typing.get_args(cls)
+    if origin in (typing.Union, types.UnionType):
+        if data is None:
+            return None
+        return from_dict(next(a for a in arguments if a is not type(None)), data, choices, path)
+    if origin is tuple:
+        return tuple(from_dict(arguments[0], item, choices, path) for item in data)
+    if cls in choices and isinstance(data, dict) and "kind" in data:
+        if data["kind"] not in choices[cls]:
+            raise ValueError(f"unknown {path} {data['kind']!r}: {suggest(data['kind'], list(choices[cls]))}")
+        cls, data = type(choices[cls][data["kind"]]), {k: v for k, v in data.items() if k != "kind"}
+    if not dataclasses.is_dataclass(cls):
+        return float(data) if cls is float and isinstance(data, int) else data
+    hints = field_types(cls)
+    for name in data:
+        if name not in hints:
+            raise ValueError(f"unknown setting {path}.{name}: {suggest(name, list(hints))}")
+    return cls(**{name: from_dict(hints[name], value, choices, f"{path}.{name}") for name, value in data.items()})
+
+
+def digest(data: Any) -> str:
+    """A short fingerprint of JSON data that does not depend on the order of its keys."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def differences(ours: Any, theirs: Any, path: str = "") -> Iterator[str]:
+    """Every path at which two pieces of JSON data differ, with both values."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        for name in sorted({*ours, *theirs}):
+            yield from differences(ours.get(name), theirs.get(name), f"{path}.{name}" if path else name)
+    elif ours != theirs:
+        yield f"{path}: {theirs!r} there, {ours!r} here"
+
+
+# ---------------------------------------------------------------------------------------------- explain
+
+
+def kind_of(value: Any, choices: Choices) -> str | None:
+    """The name under which `value`'s class can be chosen; None for a class that is not one of several."""
+    for base, prototypes in choices.items():
+        if isinstance(value, base) and type(value) is not base:
+            return next(name for name, prototype in prototypes.items() if type(prototype) is type(value))
+    return None
+
+
+@functools.cache
+def field_types(cls: type) -> dict[str, Any]:
+    """Declared type of every field of a dataclass."""
+    hints = typing.get_type_hints(cls)
+    return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
+
+
+@functools.cache
+def field_docs(cls: type) -> dict[str, str]:
+    """The string literal below each field of a dataclass, its bases included."""
+    docs: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        if not dataclasses.is_dataclass(base):
+            continue
+        body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
+        assert isinstance(body, ast.ClassDef)
+        for field, below in zip(body.body, body.body[1:], strict=False):
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+                if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+                    docs[field.target.id] = inspect.cleandoc(str(below.value.value)).replace("\n", " ")
+    return docs
+
+
+def type_name(kind: Any) -> str:
+    """A type as a person would write it."""
+    if typing.get_origin(kind) is Literal:
+        return "|".join(map(str, typing.get_args(kind)))
+    return kind.__name__ if isinstance(kind, type) and not typing.get_origin(kind) else str(kind).replace("typing.", "")
+
+
+def describe(config: Any, choices: Choices, path: str = "") -> Iterator[tuple[str, Any, str]]:
+    """(path, value, documentation) of every setting below `config`, depth first."""
+    hints, docs = field_types(type(config)), field_docs(type(config))
+    for field in dataclasses.fields(config):
+        value, here = getattr(config, field.name), f"{path}{field.name}"
+        inner = [a for a in (hints[field.name], *typing.get_args(hints[field.name])) if a in choices]
+        legal = f" [{'|'.join(choices[inner[0]])}]" if inner else ""
+        if isinstance(value, tuple) and value and dataclasses.is_dataclass(value[0]):
+            yield here, ",".join(str(kind_of(item, choices)) for item in value), docs.get(field.name, "") + legal
+            for item in value:
+                yield from describe(item, choices, f"{here}.{kind_of(item, choices)}.")
+        elif dataclasses.is_dataclass(value):
+            if inner:
+                yield here, kind_of(value, choices) or "", docs.get(field.name, "") + legal
+            yield from describe(value, choices, f"{here}.")
+        else:
+            literal = typing.get_origin(hints[field.name]) is Literal
+            yield here, value, docs.get(field.name, "") + (f" [{type_name(hints[field.name])}]" if literal else legal)
+
+
+# ---------------------------------------------------------------------------------------------- command line
+
+
+def from_arguments(config: T, arguments: Sequence[str], choices: Choices, usage: str) -> T:
+    """A tool's options from `--name=value` or `--name value`; prints `usage` and the options for --help."""
+    assignments, rest = [], list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if argument in ("--help", "-h"):
+            print(f"{usage}\n\nOptions:")
+            for path, value, doc in describe(config, choices):
+                print(f"  --{path}={value}\n        {doc}")
+            raise SystemExit(0)
+        if not argument.startswith("--"):
+            raise ValueError(f"unexpected argument {argument!r}: options are written --name=value")
+        name, equals, value = argument[2:].partition("=")
+        if not equals:
+            if not rest:
+                raise ValueError(f"--{name} needs a value")
+            value = rest.pop(0)
+        assignments.append(f"{name}={value}")
+    try:
+        return override(config, assignments, choices)
+    except ValueError as error:
+        raise ValueError(str(error).replace("unknown setting '", "unknown option '--")) from None
