@@ -51,7 +51,9 @@ def _set(node: Any, whole: str, path: Sequence[str], text: str, choices: Choices
         if path[0] not in names:
             raise ValueError(f"unknown setting {whole!r}: {suggest(path[0], names)}")
         position = names.index(path[0])
-        return node[:position] + (_set(node[position], whole, path[1:], text, choices),) + node[position + 1 :]
+        return (
+            node[:position] + (_set(node[position], whole, path[1:], text, choices),) + node[position + 1 :]
+        )
     if not dataclasses.is_dataclass(node):
         raise ValueError(f"unknown setting {whole!r}: there is nothing below {type(node).__name__} {node!r}")
     hints = field_types(type(node))
@@ -82,7 +84,9 @@ def parse(text: str, kind: Any, path: str, choices: Choices) -> Any:
             raise ValueError(f"unknown {path} {text!r}: {suggest(text, arguments)}")
         return text
     if origin is tuple:
-        return tuple(parse(part.strip(), arguments[0], path, choices) for part in text.split(",") if part.strip())
+        return tuple(
+            parse(part.strip(), arguments[0], path, choices) for part in text.split(",") if part.strip()
+        )
     try:
         if kind is bool:
             return {"true": True, "false": False}[text.lower()]
@@ -131,7 +135,9 @@ def from_dict(cls: Any, data: Any, choices: Choices, path: str = "config") -> An
     for name in data:
         if name not in hints:
             raise ValueError(f"unknown setting {path}.{name}: {suggest(name, list(hints))}")
-    return cls(**{name: from_dict(hints[name], value, choices, f"{path}.{name}") for name, value in data.items()})
+    return cls(
+        **{name: from_dict(hints[name], value, choices, f"{path}.{name}") for name, value in data.items()}
+    )
 
 
 def digest(data: Any) -> str:
@@ -186,7 +192,11 @@ def type_name(kind: Any) -> str:
     """A type as a person would write it."""
     if typing.get_origin(kind) is Literal:
         return "|".join(map(str, typing.get_args(kind)))
-    return kind.__name__ if isinstance(kind, type) and not typing.get_origin(kind) else str(kind).replace("typing.", "")
+    return (
+        kind.__name__
+        if isinstance(kind, type) and not typing.get_origin(kind)
+        else str(kind).replace("typing.", "")
+    )
 
 
 def describe(config: Any, choices: Choices, path: str = "") -> Iterator[tuple[str, Any, str]]:
@@ -197,7 +207,11 @@ def describe(config: Any, choices: Choices, path: str = "") -> Iterator[tuple[st
         inner = [a for a in (hints[field.name], *typing.get_args(hints[field.name])) if a in choices]
         legal = f" [{'|'.join(choices[inner[0]])}]" if inner else ""
         if isinstance(value, tuple) and value and dataclasses.is_dataclass(value[0]):
-            yield here, ",".join(str(kind_of(item, choices)) for item in value), docs.get(field.name, "") + legal
+            yield (
+                here,
+                ",".join(str(kind_of(item, choices)) for item in value),
+                docs.get(field.name, "") + legal,
+            )
             for item in value:
                 yield from describe(item, choices, f"{here}.{kind_of(item, choices)}.")
         elif dataclasses.is_dataclass(value):
@@ -206,7 +220,11 @@ def describe(config: Any, choices: Choices, path: str = "") -> Iterator[tuple[st
             yield from describe(value, choices, f"{here}.")
         else:
             literal = typing.get_origin(hints[field.name]) is Literal
-            yield here, value, docs.get(field.name, "") + (f" [{type_name(hints[field.name])}]" if literal else legal)
+            yield (
+                here,
+                value,
+                docs.get(field.name, "") + (f" [{type_name(hints[field.name])}]" if literal else legal),
+            )
 
 
 # ---------------------------------------------------------------------------------------------- command line

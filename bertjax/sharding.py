@@ -99,7 +99,9 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     used = {axis for axes in PRESETS[config.rules].values() for axis in axes}
     for axis, size in sizes.items():
         if size > 1 and axis not in used:
-            fit = next(name for name, rules in PRESETS.items() if any(axis in axes for axes in rules.values()))
+            fit = next(
+                name for name, rules in PRESETS.items() if any(axis in axes for axes in rules.values())
+            )
             raise ValueError(
                 f"mesh.{axis}={size} is of no use to mesh.rules={config.rules}, which splits nothing over it: "
                 f"set mesh.rules={fit} or mesh.{axis}=1"
@@ -117,7 +119,9 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
         shape = " x ".join(f"{axis}={size}" for axis, size in sizes.items())
         raise ValueError(f"mesh {shape} needs {total} devices and {len(devices)} are here: set mesh.data=-1")
     if total < len(devices) and jax.process_count() > 1:
-        raise ValueError(f"mesh of {total} devices would leave some of the {len(devices)} idle: set mesh.data=-1")
+        raise ValueError(
+            f"mesh of {total} devices would leave some of the {len(devices)} idle: set mesh.data=-1"
+        )
     auto = (AxisType.Auto,) * len(MESH_AXES)  # nn.Embed and most of Linen raise under Explicit axes
     return jax.make_mesh(tuple(sizes.values()), MESH_AXES, axis_types=auto, devices=devices[:total])
 
@@ -129,13 +133,17 @@ def activate(mesh: Mesh, rules: str) -> Iterator[None]:
         yield
 
 
-def spec(names: Sequence[str | None], shape: Sequence[int], mesh: Mesh | Any, rules: str, what: str) -> PartitionSpec:
+def spec(
+    names: Sequence[str | None], shape: Sequence[int], mesh: Mesh | Any, rules: str, what: str
+) -> PartitionSpec:
     """The mesh axes for an array of that shape; an error where a size does not divide or an axis is used twice."""
     preset = PRESETS[rules]
     chosen = [preset.get(name, ()) if name else () for name in names]
     flat = [axis for axes in chosen for axis in axes]
     if len(flat) != len(set(flat)):
-        raise ValueError(f"{what} with axes {tuple(names)}: rules {rules!r} put two dimensions on one mesh axis")
+        raise ValueError(
+            f"{what} with axes {tuple(names)}: rules {rules!r} put two dimensions on one mesh axis"
+        )
     for name, size, axes in zip(names, shape, chosen, strict=True):
         parts = math.prod(mesh.shape[axis] for axis in axes)
         if size % parts:

@@ -1,0 +1,1 @@
+"""bertjax: pretrain, fine-tune and take apart BERT-family encoders in JAX."""

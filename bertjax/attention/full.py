@@ -1,0 +1,43 @@
+"""Softmax attention of every token to every token (Vaswani et al., 1706.03762).
+
+    mix(q, k, v) = softmax(q kᵀ / sqrt(K) + bias) v
+
+Cost: O(L² D) time, O(H L²) memory. The scores are summed and normalised in float32. A query that may see nothing
+(a row of padding) gets the mean of all values, so that gradients stay finite; nobody reads the result.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from bertjax.attention.base import Attention, Context
+from bertjax.layers.dropout import Dropout
+from bertjax.types import Array, Float
+
+FORBIDDEN = -1e30  # far below any score, yet finite: minus infinity makes NaN of a row that may see nothing
+
+
+class FullAttention(Attention):
+    """The reference implementation, by einsum."""
+
+    def mix(
+        self,
+        q: Float[Array, "B L H K"],
+        k: Float[Array, "B M H K"],
+        v: Float[Array, "B M H K"],
+        context: Context,
+        *,
+        train: bool,
+    ) -> Float[Array, "B L H K"]:
+        """Scores, softmax, weighted values."""
+        scores = jnp.einsum("blhk,bmhk->bhlm", q, k, preferred_element_type=jnp.float32)
+        scores = scores / math.sqrt(q.shape[-1])
+        if context.bias is not None:
+            scores = scores + context.bias
+        scores = jnp.where(context.mask.matrix(q.shape[1], k.shape[1]), scores, FORBIDDEN)
+        weights = jax.nn.softmax(scores, axis=-1).astype(q.dtype)
+        self.sow("intermediates", "attention", weights)
+        weights = Dropout(self.config.attention_dropout)(weights, train=train)
+        y = jnp.einsum("bhlm,bmhk->blhk", weights, v, preferred_element_type=jnp.float32)
+        return y.astype(q.dtype)

@@ -1,0 +1,1 @@
+"""The parts every encoder is made of, one idea a file."""

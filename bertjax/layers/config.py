@@ -1,0 +1,118 @@
+"""What every encoder has: sizes, switches, and the options of its exchangeable parts.
+
+An option that belongs to one variant lives in that variant's own dataclass: `EncoderConfig.attention` holds an
+`AttentionOptions`, `EncoderConfig.position` a `PositionOptions`. The subclasses are in `attention/` and in
+`layers/position.py`, each beside the code that it steers.
+"""
+
+import dataclasses
+from typing import Literal
+
+import jax.numpy as jnp
+
+
+@dataclasses.dataclass(frozen=True)
+class AttentionOptions:
+    """Base of every attention variant's options."""
+
+    def period(self) -> "tuple[AttentionOptions, ...]":
+        """The options of consecutive layers, repeated over the depth; most variants treat all layers alike."""
+        return (self,)
+
+
+@dataclasses.dataclass(frozen=True)
+class PositionOptions:
+    """Base of every position scheme's options."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Full(AttentionOptions):
+    """Softmax attention of every token to every token."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Learned(PositionOptions):
+    """A learned vector per absolute position, added to the embeddings."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderConfig:
+    """Sizes and switches of one encoder."""
+
+    layers: int = 12
+    """Number of blocks."""
+    width: int = 768
+    """Size of the residual stream."""
+    heads: int = 12
+    """Attention heads."""
+    head_size: int | None = None
+    """Size of one head; none means width / heads."""
+    feedforward: int | None = None
+    """Hidden size of the feed-forward part; none means 4 * width."""
+    vocab: int = 30522
+    """Tokens in the vocabulary."""
+    vocab_multiple: int = 128
+    """The embedding has rows up to the next multiple of this, so that it tiles and shards; the extra rows are never predicted."""
+    max_length: int = 512
+    """Longest row that the position table serves."""
+    types: int = 2
+    """Kinds of segment: 2 for pairs of sentences."""
+    attention: AttentionOptions = Full()
+    """How tokens exchange information."""
+    position: PositionOptions = Learned()
+    """How tokens know where they are."""
+    block: Literal["post", "pre"] = "post"
+    """Where the norm stands: after each residual sum (BERT) or before each branch, with one more at the end."""
+    norm_epsilon: float = 1e-12
+    """Added to the variance in every norm."""
+    activation: Literal["gelu", "gelu_tanh", "relu"] = "gelu"
+    """Of the feed-forward part and of the masked-LM head: exact GELU, its tanh approximation, or ReLU."""
+    dropout: float = 0.1
+    """Rate on embeddings and on the output of every branch."""
+    attention_dropout: float = 0.1
+    """Rate on attention probabilities."""
+    init_std: float = 0.02
+    """Standard deviation of the truncated normal that weights start from."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of activations and matrix products; parameters, softmax, norms and losses stay float32."""
+    scan: bool = False
+    """Compile one block and loop over it: compile time independent of depth, slightly slower steps."""
+    remat: Literal["none", "block", "dots"] = "none"
+    """What the backward pass computes again: nothing, whole blocks, or all but the outputs of matrix products."""
+
+    def __post_init__(self) -> None:
+        """Refuses sizes that contradict each other."""
+        if self.head_size is None and self.width % self.heads:
+            fit = [h for h in range(1, self.width + 1) if self.width % h == 0]
+            near = min(fit, key=lambda h: abs(h - self.heads))
+            raise ValueError(
+                f"model.heads={self.heads} does not divide model.width={self.width}: heads={near} would"
+            )
+        if self.layers % len(self.attention.period()):
+            raise ValueError(
+                f"model.layers={self.layers} is not a multiple of the {len(self.attention.period())} layers "
+                f"after which the attention pattern repeats"
+            )
+        for name in ("dropout", "attention_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"model.{name}={getattr(self, name)} is a probability: 0 <= {name} < 1")
+
+    @property
+    def key_size(self) -> int:
+        """Size K of one head."""
+        return self.head_size or self.width // self.heads
+
+    @property
+    def hidden(self) -> int:
+        """Size F of the feed-forward part."""
+        return self.feedforward or 4 * self.width
+
+    @property
+    def rows(self) -> int:
+        """Rows of the embedding: the vocabulary, rounded up."""
+        return -(-self.vocab // self.vocab_multiple) * self.vocab_multiple
+
+    @property
+    def compute(self) -> jnp.dtype:
+        """The dtype of activations."""
+        return jnp.dtype(self.dtype)

@@ -1,0 +1,38 @@
+"""The input of the first block: x = dropout(norm(token[t] + position[p] + type[s])) (BERT, 1810.04805, Figure 2)."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from bertjax import sharding
+from bertjax.layers.config import EncoderConfig
+from bertjax.layers.dropout import Dropout
+from bertjax.layers.einsum import kernel_init
+from bertjax.layers.norm import Norm
+from bertjax.layers.position import Position
+from bertjax.types import Array, Batch, Float
+
+
+class Embedder(nn.Module):
+    """Tables and their sum. The token table is read again by the masked-LM head."""
+
+    config: EncoderConfig
+    position: Position
+
+    def setup(self) -> None:
+        """Declares the tables."""
+        c, init = self.config, kernel_init(self.config.init_std)
+        self.tokens = sharding.param(self, "tokens", init, (c.rows, c.width), ("vocab", "width"))
+        self.types = sharding.param(self, "types", init, (c.types, c.width), ("table", "width"))
+        self.norm = Norm(c)
+        self.dropout = Dropout(c.dropout)
+
+    def __call__(self, batch: Batch, *, train: bool) -> Float[Array, "B L D"]:
+        """The sum, normalised, with dropout."""
+        x = jnp.take(self.tokens, batch.tokens, axis=0, mode="clip")
+        # A product with one-hot rows: its gradient is a product too, where a gather's would be a scatter into two rows.
+        x = x + jax.nn.one_hot(batch.types, self.config.types, dtype=x.dtype) @ self.types
+        place = self.position.embed(batch.positions)
+        x = x if place is None else x + place
+        x = sharding.shard(self.norm(x), "batch", "length", "act_width")
+        return self.dropout(x, train=train)

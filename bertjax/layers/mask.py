@@ -1,0 +1,77 @@
+"""Who may attend to whom, as a symbol: padding, packed documents, causality and windows, combined with `&`.
+
+Query i may see key j when every part allows it:
+
+    padding   j is a real token
+    segments  i and j belong to the same packed document
+    causal    j <= i
+    window    -left <= j - i <= right
+
+A mask is turned into a matrix only by what needs one (`matrix`). All four parts lower to one interval of keys
+[start, end) per query (`intervals`), which costs O(B L) and is what block-skipping kernels take.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from bertjax.types import Array, Bool, Int
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class AttentionMask:
+    """A conjunction of rules; a part that is None forbids nothing."""
+
+    valid: Array | None = None  # bool [B M], True at real tokens
+    segments: Array | None = None  # int [B L], non-decreasing from 1 over the real tokens
+    causal: bool = dataclasses.field(default=False, metadata={"static": True})
+    window: tuple[int, int] | None = dataclasses.field(default=None, metadata={"static": True})  # left, right
+
+    def __and__(self, other: "AttentionMask") -> "AttentionMask":
+        """What both allow."""
+        windows = [w for w in (self.window, other.window) if w is not None]
+        if self.segments is not None and other.segments is not None:
+            raise ValueError("two masks with segments cannot be combined: give the segments once")
+        both = self.valid is not None and other.valid is not None
+        return AttentionMask(
+            valid=self.valid & other.valid if both else (other.valid if self.valid is None else self.valid),
+            segments=other.segments if self.segments is None else self.segments,
+            causal=self.causal or other.causal,
+            window=(min(w[0] for w in windows), min(w[1] for w in windows)) if windows else None,
+        )
+
+    def matrix(self, length: int, key_length: int) -> Bool[Array, "#B 1 #L M"]:
+        """True where attention is allowed, broadcastable to [B H L M]."""
+        allowed = jnp.ones((1, 1, 1, key_length), bool)
+        if self.valid is not None:
+            allowed = allowed & self.valid[:, None, None, :]
+        if self.segments is not None:
+            allowed = allowed & (self.segments[:, None, :, None] == self.segments[:, None, None, :])
+        if self.causal or self.window is not None:
+            distance = (jnp.arange(key_length)[None, :] - jnp.arange(length)[:, None])[None, None]
+            left, right = self.window if self.window is not None else (length + key_length,) * 2
+            right = min(right, 0) if self.causal else right
+            allowed = allowed & (distance >= -left) & (distance <= right)
+        return allowed
+
+    def intervals(self, length: int, rows: int) -> tuple[Int[Array, "B L"], Int[Array, "B L"]]:
+        """The keys [start, end) that each query may see, where padding stands at the end of each row."""
+        index = jnp.arange(length, dtype=jnp.int32)[None, :]
+        start, end = jnp.zeros((rows, length), jnp.int32), jnp.full((rows, length), length, jnp.int32)
+        if self.segments is not None:
+            same = self.segments[:, 1:] == self.segments[:, :-1]
+            edge = jnp.ones((rows, 1), bool)
+            first = jnp.concatenate([edge, ~same], 1)  # where a segment begins
+            last = jnp.concatenate([~same, edge], 1)  # where a segment ends
+            start = jax.lax.cummax(jnp.where(first, index, 0), axis=1)
+            end = jax.lax.cummin(jnp.where(last, index + 1, length), axis=1, reverse=True)
+        if self.valid is not None:
+            end = jnp.minimum(end, self.valid.sum(1, keepdims=True, dtype=jnp.int32))
+        if self.window is not None:
+            start = jnp.maximum(start, index - self.window[0])
+            end = jnp.minimum(end, index + self.window[1] + 1)
+        if self.causal:
+            end = jnp.minimum(end, index + 1)
+        return start, jnp.maximum(start, end)

@@ -1,0 +1,52 @@
+"""One format for scanned and unrolled stacks.
+
+A scan keeps `layers` with a leading axis over periods; an unrolled stack keeps `layers_0`, `layers_1`, ... Both
+functions work on any tree that contains such dictionaries: parameters, and optimizer states that mirror them.
+Checkpoints hold the stacked form, so a run can be resumed either way.
+"""
+
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from bertjax.types import Tree
+
+_UNROLLED = re.compile(r"layers_(\d+)")
+
+
+def stack_layers(tree: Tree) -> Tree:
+    """The tree with every group of `layers_i` joined into `layers`."""
+    return _walk(tree, _stack)
+
+
+def unstack_layers(tree: Tree) -> Tree:
+    """The tree with every `layers` taken apart into `layers_i`."""
+    return _walk(tree, _unstack)
+
+
+def _walk(tree: Tree, change: Any) -> Tree:
+    if isinstance(tree, dict):
+        return change({name: _walk(value, change) for name, value in tree.items()})
+    if isinstance(tree, tuple):
+        items = [_walk(item, change) for item in tree]
+        return type(tree)(*items) if hasattr(tree, "_fields") else tuple(items)
+    return tree
+
+
+def _stack(node: dict[str, Any]) -> dict[str, Any]:
+    names = sorted((n for n in node if _UNROLLED.fullmatch(n)), key=lambda n: int(n.removeprefix("layers_")))
+    if not names:
+        return node
+    rest = {name: value for name, value in node.items() if name not in names}
+    return {**rest, "layers": jax.tree.map(lambda *leaves: jnp.stack(leaves), *(node[n] for n in names))}
+
+
+def _unstack(node: dict[str, Any]) -> dict[str, Any]:
+    if "layers" not in node:
+        return node
+    rest = {name: value for name, value in node.items() if name != "layers"}
+    depth = len(jax.tree.leaves(node["layers"])[0])
+    parts = {f"layers_{i}": jax.tree.map(lambda leaf, i=i: leaf[i], node["layers"]) for i in range(depth)}
+    return {**rest, **parts}
