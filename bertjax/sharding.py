@@ -14,6 +14,7 @@ a mesh axis refuses a mesh where that axis is larger than one.
 
 import contextlib
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
@@ -217,7 +218,7 @@ def parameter_shardings(declared: Tree, mesh: Mesh, rules: str) -> Tree:
 def like_parameters(state: Tree, params: Tree, shardings: Tree, mesh: Mesh) -> Tree:
     """Shardings for an optimizer state: a moment lies where its parameter lies, the rest is replicated.
 
-    A leaf belongs to the parameter whose path its own path ends with, if the shapes agree.
+    A leaf belongs to the parameter whose path is a part of its own path, if the shapes agree.
     """
     owners = {
         tuple(map(str, path)): (leaf.shape, sharding)
@@ -228,11 +229,11 @@ def like_parameters(state: Tree, params: Tree, shardings: Tree, mesh: Mesh) -> T
 
     def one(path: Any, leaf: Any) -> NamedSharding:
         keys = tuple(map(str, path))
-        for start in range(len(keys)):
-            shape, sharding = owners.get(keys[start:], (None, None))
+        for start, end in itertools.combinations(range(len(keys) + 1), 2):
+            shape, sharding = owners.get(keys[start:end], (None, None))
             if shape == leaf.shape:
                 return sharding
-        return NamedSharding(mesh, PartitionSpec())
+        return replicated(mesh)
 
     return jax.tree_util.tree_map_with_path(one, state)
 

@@ -1,0 +1,194 @@
+"""Checkpoints that can be trusted: written by Orbax in the background, sealed with checksums, verified before use.
+
+Orbax commits a step atomically but keeps no checksum, and its list of steps can name ones that are not whole. Here a
+committed step is *sealed* by a small file with the size and SHA-256 of everything in it, and a restart walks back to
+the newest step whose seal holds. Parameters and optimizer lie apart, so that an evaluation reads only the former.
+
+    WORKDIR/checkpoints/STEP/params, STEP/optimizer       what Orbax writes
+    WORKDIR/checkpoints/seals/STEP.json                   what makes it trusted
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from bertjax.models.stacking import stack_layers, unstack_layers
+from bertjax.types import TrainState, Tree
+
+
+class Checkpoints:
+    """The checkpoints of one run."""
+
+    def __init__(self, workdir: str | os.PathLike[str], *, keep: int = 2) -> None:
+        """Opens the folder; it is made by the first save."""
+        self.folder = pathlib.Path(workdir).resolve() / "checkpoints"
+        self.seals = self.folder / "seals"
+        self.keep = keep
+        self._manager: ocp.CheckpointManager | None = None
+
+    # ------------------------------------------------------------------------------------------ write
+
+    def save(self, state: TrainState) -> None:
+        """Starts to write a state; returns when it is safe to change it."""
+        step = int(state.step)
+        if self._manager is None:
+            self._manager = self._open()
+        items = {
+            "params": ocp.args.StandardSave(state.params),
+            "optimizer": ocp.args.StandardSave({"step": state.step, "state": _plain(state.opt_state)}),
+        }
+        with _disk(self.folder):
+            self._manager.save(step, args=ocp.args.Composite(**items), force=True)
+
+    def wait(self) -> None:
+        """Blocks until everything is on disk and sealed; a failed write is raised here."""
+        if self._manager is not None:
+            with _disk(self.folder):
+                self._manager.wait_until_finished()
+            self._seal()
+
+    def close(self) -> None:
+        """Waits and lets go."""
+        self.wait()
+        if self._manager is not None:
+            self._manager.close()
+            self._manager = None
+
+    def _open(self) -> ocp.CheckpointManager:
+        if jax.process_index() == 0:
+            self._clear_untrusted()
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=self.keep,
+            cleanup_tmp_directories=True,
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
+        )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return ocp.CheckpointManager(self.folder, options=options)
+
+    def _clear_untrusted(self) -> None:
+        """Removes steps without a seal that holds: Orbax would refuse to write them again."""
+        for step in self._steps():
+            if not self.verify(step):
+                shutil.rmtree(self.folder / str(step), ignore_errors=True)
+                (self.seals / f"{step}.json").unlink(missing_ok=True)
+
+    def _seal(self) -> None:
+        """Seals every committed step that has no seal yet, and drops the seals of steps that are gone."""
+        if jax.process_index() != 0:
+            return
+        self.seals.mkdir(parents=True, exist_ok=True)
+        steps = self._steps()
+        for step in steps:
+            seal = self.seals / f"{step}.json"
+            if not seal.exists():
+                partial = seal.with_suffix(".partial")
+                partial.write_text(json.dumps(_contents(self.folder / str(step)), indent=0))
+                os.replace(partial, seal)
+        for seal in self.seals.glob("*.json"):
+            if int(seal.stem) not in steps:
+                seal.unlink(missing_ok=True)
+
+    # ------------------------------------------------------------------------------------------ read
+
+    def latest(self) -> int | None:
+        """The newest step that is whole and unchanged; None if there is none."""
+        return next((step for step in reversed(self._steps()) if self.verify(step)), None)
+
+    def verify(self, step: int) -> bool:
+        """Whether a step is sealed and every byte of it is what was sealed."""
+        try:
+            sealed = json.loads((self.seals / f"{step}.json").read_text())
+        except (OSError, ValueError):
+            return False
+        return sealed == _contents(self.folder / str(step))
+
+    def restore(self, step: int, like: TrainState) -> TrainState:
+        """A state in the shapes, dtypes and shardings of `like`, whose stack may be scanned or not."""
+        params = self.restore_params(step, like.params)
+        optimizer = self._read(step, "optimizer", {"step": like.step, "state": _plain(like.opt_state)})
+        opt_state = jax.tree.unflatten(jax.tree.structure(like.opt_state), jax.tree.leaves(optimizer["state"]))
+        return TrainState(step=optimizer["step"], params=params, opt_state=opt_state)
+
+    def restore_params(self, step: int, like: Tree) -> Tree:
+        """The parameters alone."""
+        return self._read(step, "params", like)
+
+    def _read(self, step: int, item: str, like: Tree) -> Tree:
+        """One item, checked against what is wanted (Orbax would cast silently), and stacked or unstacked if need be."""
+        folder = self.folder / str(step) / item
+        with contextlib.closing(ocp.Checkpointer(ocp.StandardCheckpointHandler())) as reader:
+            stored = _shapes(reader.metadata(folder).item_metadata)
+            if stored == _shapes(like):
+                return reader.restore(folder, args=ocp.args.StandardRestore(like))
+            for there, back in ((stack_layers, unstack_layers), (unstack_layers, stack_layers)):
+                other = jax.eval_shape(there, like)
+                if stored == _shapes(other):
+                    local = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+                    other = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=local), other)
+                    tree = back(reader.restore(folder, args=ocp.args.StandardRestore(other)))
+                    return jax.tree.map(lambda x, want: jax.device_put(x, want.sharding), tree, like)
+        wanted = _shapes(like)
+        odd = sorted(name for name in {*stored, *wanted} if stored.get(name) != wanted.get(name))
+        raise ValueError(
+            f"checkpoint {folder} is of another model: {len(odd)} arrays differ, the first is {odd[0]}: "
+            f"{stored.get(odd[0], 'missing')} there, {wanted.get(odd[0], 'not expected')} here"
+        )
+
+    def _steps(self) -> list[int]:
+        if not self.folder.is_dir():
+            return []
+        return sorted(int(p.name) for p in self.folder.iterdir() if p.name.isdigit() and p.is_dir())
+
+
+def _plain(tree: Tree) -> Tree:
+    """Optimizer states as nested dicts, so that a checkpoint does not depend on the classes of a library."""
+    if isinstance(tree, dict):
+        return {str(name): _plain(value) for name, value in tree.items()}
+    if isinstance(tree, tuple):
+        names = getattr(tree, "_fields", None) or [str(i) for i in range(len(tree))]
+        return {name: _plain(value) for name, value in zip(names, tree, strict=True)}
+    return tree
+
+
+def _shapes(tree: Tree) -> dict[str, str]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: hasattr(x, "shape"))
+    name = lambda path: jax.tree_util.keystr(path, simple=True, separator="/")  # noqa: E731
+    return {name(path): f"{np.dtype(leaf.dtype)}{list(leaf.shape)}" for path, leaf in leaves}
+
+
+def _contents(folder: pathlib.Path) -> dict[str, Any]:
+    """Size and checksum of every file below a folder."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                sum256 = hashlib.file_digest(file, "sha256").hexdigest()
+            found[str(path.relative_to(folder))] = [path.stat().st_size, sum256]
+    return found
+
+
+@contextlib.contextmanager
+def _disk(folder: pathlib.Path) -> Iterator[None]:
+    """Turns what Orbax raises on a full disk into one line, and removes the half-written step."""
+    try:
+        yield
+    except Exception as error:
+        text = f"{error!r} {error.__cause__!r}"
+        if not any(sign in text for sign in ("No space left", "RESOURCE_EXHAUSTED", "ENOSPC", "Disk quota")):
+            raise
+        for partial in folder.glob("*orbax-checkpoint-tmp*"):
+            shutil.rmtree(partial, ignore_errors=True)
+        free = shutil.disk_usage(folder if folder.exists() else folder.parent.parent).free
+        raise ValueError(
+            f"no space left for a checkpoint in {folder} ({free / 1e6:.0f} MB free): "
+            f"free some, or set train.keep=1; the run resumes from its last whole checkpoint"
+        ) from error

@@ -1,0 +1,12 @@
+"""Tasks: one file each, one line each in the registry below."""
+
+from bertjax.tasks.base import Task, corrupt, normalisers, summarise, total_loss
+from bertjax.tasks.mlm import Mlm
+from bertjax.tasks.nsp import Nsp
+
+__all__ = ["TASKS", "Task", "corrupt", "normalisers", "summarise", "total_loss"]
+
+TASKS: dict[str, Task] = {
+    "mlm": Mlm(),
+    "nsp": Nsp(),
+}

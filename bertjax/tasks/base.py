@@ -1,0 +1,88 @@
+"""The protocol of a task: what it does to a batch, which heads it needs, and what its outputs are worth.
+
+    corrupt(batch)            inputs and targets, on the device, random by (seed, example id, epoch) alone
+    heads(config)             modules that stand on the encoder
+    normaliser(batch)         how many predictions its loss is the mean of, known before the forward pass
+    loss(outputs, batch)      Metrics; the entry "loss" is what is trained on
+
+The loss of a step is sum over tasks of weight * loss.sum / normaliser(whole batch). Because the normaliser is taken
+over the whole batch, the gradients of microbatches simply add up to those of the big batch.
+"""
+
+import abc
+import dataclasses
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from bertjax.data.corpus import Vocabulary
+from bertjax.layers.config import EncoderConfig
+from bertjax.types import Array, Batch, Float, Int, Key, Metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class Task(abc.ABC):
+    """Base of every task's options; the task is its options and nothing else."""
+
+    weight: float = 1.0
+    """Share of this task in the loss."""
+
+    name: ClassVar[str]
+
+    @abc.abstractmethod
+    def heads(self, config: EncoderConfig) -> Mapping[str, nn.Module]:
+        """The modules this task puts on the encoder, by name."""
+
+    @abc.abstractmethod
+    def normaliser(self, batch: Batch) -> Float[Array, ""]:
+        """The number of predictions in a corrupted batch."""
+
+    @abc.abstractmethod
+    def loss(self, outputs: Mapping[str, Any], batch: Batch) -> Metrics:
+        """Sums and weights over a corrupted batch; must contain "loss"."""
+
+    def corrupt(self, batch: Batch, key: Key, vocabulary: Vocabulary) -> Batch:
+        """Inputs and targets; the identity for a task that reads the labels of the data."""
+        del key, vocabulary
+        return batch
+
+
+def corrupt(tasks: Sequence[Task], batch: Batch, vocabulary: Vocabulary, seed: int) -> Batch:
+    """The batch after every task has had its turn, each with a key of its own."""
+    for task in tasks:
+        key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(task.name.encode()))
+        batch = task.corrupt(batch, key, vocabulary)
+    return batch
+
+
+def row_keys(key: Key, example_id: Int[Array, "B"], epoch: Int[Array, "B"]) -> Array:
+    """One key a row: a function of the example and the epoch, not of where in a batch or on which host it stands."""
+    return jax.vmap(lambda e, i: jax.random.fold_in(jax.random.fold_in(key, e), i))(epoch, example_id)
+
+
+def normalisers(tasks: Sequence[Task], batch: Batch) -> dict[str, Array]:
+    """The number of predictions of every task, never less than one."""
+    return {task.name: jnp.maximum(task.normaliser(batch), 1.0) for task in tasks}
+
+
+def total_loss(
+    tasks: Sequence[Task], outputs: Mapping[str, Any], batch: Batch, counts: Mapping[str, Array]
+) -> tuple[Array, Metrics]:
+    """The number to differentiate, and every task's metrics under `task_metric`."""
+    total: Array = jnp.zeros((), jnp.float32)
+    metrics: Metrics = {}
+    for task in tasks:
+        own = task.loss(outputs, batch)
+        total = total + task.weight * own["loss"][0] / counts[task.name]
+        metrics.update({f"{task.name}_{name}": value for name, value in own.items()})
+    return total, metrics
+
+
+def summarise(tasks: Sequence[Task], values: Mapping[str, float]) -> dict[str, float]:
+    """Means of all metrics, led by the total loss: the weighted sum of the tasks' losses."""
+    losses = [task.weight * values[f"{task.name}_loss"] for task in tasks if f"{task.name}_loss" in values]
+    return {"loss": sum(losses), **values}
