@@ -115,7 +115,7 @@ class Checkpoints:
         """A state in the shapes, dtypes and shardings of `like`, whose stack may be scanned or not."""
         params = self.restore_params(step, like.params)
         optimizer = self._read(step, "optimizer", {"step": like.step, "state": _plain(like.opt_state)})
-        opt_state = jax.tree.unflatten(jax.tree.structure(like.opt_state), jax.tree.leaves(optimizer["state"]))
+        opt_state = _rebuild(optimizer["state"], like.opt_state)
         return TrainState(step=optimizer["step"], params=params, opt_state=opt_state)
 
     def restore_params(self, step: int, like: Tree) -> Tree:
@@ -133,7 +133,9 @@ class Checkpoints:
                 other = jax.eval_shape(there, like)
                 if stored == _shapes(other):
                     local = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-                    other = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=local), other)
+                    other = jax.tree.map(
+                        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=local), other
+                    )
                     tree = back(reader.restore(folder, args=ocp.args.StandardRestore(other)))
                     return jax.tree.map(lambda x, want: jax.device_put(x, want.sharding), tree, like)
         wanted = _shapes(like)
@@ -150,13 +152,27 @@ class Checkpoints:
 
 
 def _plain(tree: Tree) -> Tree:
-    """Optimizer states as nested dicts, so that a checkpoint does not depend on the classes of a library."""
-    if isinstance(tree, dict):
-        return {str(name): _plain(value) for name, value in tree.items()}
-    if isinstance(tree, tuple):
-        names = getattr(tree, "_fields", None) or [str(i) for i in range(len(tree))]
-        return {name: _plain(value) for name, value in zip(names, tree, strict=True)}
+    """Optimizer states as nested dicts of arrays: a checkpoint does not depend on the classes of a library."""
+    if isinstance(tree, (dict, tuple)):
+        return {name: _plain(value) for name, value in _parts(tree).items() if jax.tree.leaves(value)}
     return tree
+
+
+def _rebuild(plain: Tree, like: Tree) -> Tree:
+    """The inverse of `_plain`, in the structure of `like`."""
+    if not isinstance(like, (dict, tuple)):
+        return plain
+    parts = {name: _rebuild((plain or {}).get(name), value) for name, value in _parts(like).items()}
+    if isinstance(like, dict):
+        return dict(zip(like, parts.values(), strict=True))
+    return type(like)(*parts.values()) if hasattr(like, "_fields") else tuple(parts.values())
+
+
+def _parts(tree: Any) -> dict[str, Any]:
+    """The items of a dict, a named tuple or a tuple, by name."""
+    if isinstance(tree, dict):
+        return {str(name): value for name, value in tree.items()}
+    return dict(zip(getattr(tree, "_fields", None) or map(str, range(len(tree))), tree, strict=True))
 
 
 def _shapes(tree: Tree) -> dict[str, str]:

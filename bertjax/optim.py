@@ -185,7 +185,9 @@ def learning_rate(config: OptimConfig, steps: int) -> Callable[[Any], jax.Array]
             case Cosine():
                 return options.final + (1 - options.final) * 0.5 * (1 + jnp.cos(math.pi * done))
             case Wsd():
-                falling = jnp.clip((step - steps * (1 - options.decay)) / max(steps * options.decay, 1.0), 0.0, 1.0)
+                falling = jnp.clip(
+                    (step - steps * (1 - options.decay)) / max(steps * options.decay, 1.0), 0.0, 1.0
+                )
                 return 1 - jnp.sqrt(falling)
             case InverseSqrt():
                 return jnp.sqrt(max(warmup, 1) / jnp.maximum(step, max(warmup, 1)))
@@ -281,4 +283,6 @@ def _muon(options: Muon, declared: Tree) -> optax.GradientTransformation:
         muon_weight_dimension_numbers=numbers,
         consistent_rms=0.2,
     )
-    return optax.chain(whole, optax.scale(-1.0))  # `muon` already points downhill; here directions point uphill
+    return optax.chain(
+        whole, optax.scale(-1.0)
+    )  # `muon` already points downhill; here directions point uphill

@@ -44,7 +44,7 @@ def _stack(node: dict[str, Any]) -> dict[str, Any]:
 
 
 def _unstack(node: dict[str, Any]) -> dict[str, Any]:
-    if "layers" not in node:
+    if not jax.tree.leaves(node.get("layers")):  # absent, or the state of an optimizer that keeps none
         return node
     rest = {name: value for name, value in node.items() if name != "layers"}
     depth = len(jax.tree.leaves(node["layers"])[0])

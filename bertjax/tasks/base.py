@@ -32,6 +32,9 @@ class Task(abc.ABC):
     """Share of this task in the loss."""
 
     name: ClassVar[str]
+    predicts_tokens: ClassVar[bool] = (
+        False  # whether each prediction costs a row of logits over the vocabulary
+    )
 
     @abc.abstractmethod
     def heads(self, config: EncoderConfig) -> Mapping[str, nn.Module]:

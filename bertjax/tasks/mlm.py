@@ -37,13 +37,16 @@ class Mlm(Task):
     """Share of the predicted tokens that are replaced by a random token; the rest stays as it is."""
 
     name: ClassVar[str] = "mlm"
+    predicts_tokens: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Refuses shares that are none."""
         if not 0 < self.rate <= 1:
             raise ValueError(f"tasks.mlm.rate={self.rate} must be above 0 and at most 1; BERT has 0.15")
         if min(self.mask, self.random) < 0 or self.mask + self.random > 1 + 1e-9:
-            raise ValueError(f"tasks.mlm.mask={self.mask} and tasks.mlm.random={self.random} must add up to at most 1")
+            raise ValueError(
+                f"tasks.mlm.mask={self.mask} and tasks.mlm.random={self.random} must add up to at most 1"
+            )
 
     def heads(self, config: EncoderConfig) -> Mapping[str, nn.Module]:
         """A distribution over the vocabulary at every chosen position."""
@@ -55,7 +58,9 @@ class Mlm(Task):
         slots = max(1, round(self.rate * length))
         candidate = batch.mask & ~jnp.asarray(vocabulary.special)[batch.tokens]
         number = candidate.sum(1)
-        chosen = jnp.clip(jnp.floor(self.rate * number + 0.5).astype(jnp.int32), jnp.minimum(number, 1), slots)
+        chosen = jnp.clip(
+            jnp.floor(self.rate * number + 0.5).astype(jnp.int32), jnp.minimum(number, 1), slots
+        )
 
         keys = jax.vmap(lambda k: jax.random.split(k, 3))(row_keys(key, batch.example_id, batch.epoch))
         score = jax.vmap(lambda k: jax.random.uniform(k, (length,)))(keys[:, 0])
@@ -70,9 +75,13 @@ class Mlm(Task):
         hidden = jnp.where((fate >= self.mask) & (fate < self.mask + self.random), ordinary[draw], hidden)
         # A slot that is not used writes its own token back; the positions of a row are distinct, so no two writes meet.
         written = jnp.where(weights, hidden, labels).astype(batch.tokens.dtype)
-        tokens = jax.vmap(lambda row, where, value: row.at[where].set(value))(batch.tokens, positions, written)
+        tokens = jax.vmap(lambda row, where, value: row.at[where].set(value))(
+            batch.tokens, positions, written
+        )
         weights = weights.astype(jnp.float32)
-        return batch.replace(tokens=tokens).with_targets("mlm", positions=positions, labels=labels, weights=weights)
+        return batch.replace(tokens=tokens).with_targets(
+            "mlm", positions=positions, labels=labels, weights=weights
+        )
 
     def normaliser(self, batch: Batch) -> Float[Array, ""]:
         """The number of chosen tokens."""

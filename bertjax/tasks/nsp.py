@@ -35,4 +35,7 @@ class Nsp(Task):
         """Cross-entropy and accuracy over the rows."""
         label, real = batch.targets["pair"]["label"], batch.mask[:, 0].astype(jnp.float32)
         right = (outputs["nsp"].argmax(-1) == label).astype(jnp.float32)
-        return {"loss": weighted(cross_entropy(outputs["nsp"], label), real), "accuracy": weighted(right, real)}
+        return {
+            "loss": weighted(cross_entropy(outputs["nsp"], label), real),
+            "accuracy": weighted(right, real),
+        }

@@ -1,0 +1,175 @@
+"""The configuration of a run: the parts of all components in one frozen record, and what may be chosen where."""
+
+import dataclasses
+import json
+import os
+import pathlib
+from typing import Any
+
+from bertjax import settings
+from bertjax.attention import ATTENTIONS
+from bertjax.data.examples import Format
+from bertjax.data.formats import FORMATS
+from bertjax.data.pairs import PairFormat, SegmentPair
+from bertjax.layers.config import AttentionOptions, EncoderConfig, PositionOptions
+from bertjax.layers.position import POSITIONS
+from bertjax.models.presets import PRESETS
+from bertjax.optim import OPTIMIZERS, SCHEDULES, OptimConfig, OptimizerOptions, ScheduleOptions
+from bertjax.sharding import MeshConfig
+from bertjax.tasks import TASKS, Task
+from bertjax.tasks.mlm import Mlm
+from bertjax.tasks.nsp import Nsp
+
+CHOICES: settings.Choices = {
+    EncoderConfig: PRESETS,
+    AttentionOptions: {name: variant.options for name, variant in ATTENTIONS.items()},
+    PositionOptions: {name: scheme.options for name, scheme in POSITIONS.items()},
+    Format: FORMATS,
+    Task: TASKS,
+    OptimizerOptions: OPTIMIZERS,
+    ScheduleOptions: SCHEDULES,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Where rows come from."""
+
+    corpus: str = "synthetic"
+    """Folder written by `python -m bertjax prepare`; `synthetic` makes one up in memory."""
+    format: Format = SegmentPair()
+    """How text becomes rows."""
+    length: int = 128
+    """Tokens in a row."""
+    threads: int = 2
+    """Loader threads; 0 loads in the training thread."""
+    ahead: int = 4
+    """Batches kept ready."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """The loop."""
+
+    steps: int = 1_000_000
+    """Updates in the whole run."""
+    batch_size: int = 256
+    """Rows in an update, over all devices."""
+    microbatches: int = 1
+    """Parts a batch is split into when it does not fit in memory; the gradient stays that of the whole."""
+    seed: int = 0
+    """Everything random follows from it."""
+    log_every: int = 50
+    """Steps between lines in metrics.jsonl."""
+    eval_every: int | None = 1000
+    """Steps between evaluations on held-out text; none evaluates at the end only."""
+    eval_batches: int = 50
+    """Batches of an evaluation at most."""
+    checkpoint_every: int = 1000
+    """Steps between checkpoints; one more is written at the end and on SIGTERM."""
+    keep: int = 2
+    """Checkpoints kept."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """One run."""
+
+    model: EncoderConfig = EncoderConfig()
+    """The encoder: a preset, or its settings one by one."""
+    data: DataConfig = DataConfig()
+    """Where rows come from."""
+    tasks: tuple[Task, ...] = (Mlm(), Nsp())
+    """What is learned, all at once."""
+    optim: OptimConfig = OptimConfig()
+    """How parameters move."""
+    mesh: MeshConfig = MeshConfig()
+    """Where arrays live."""
+    train: TrainConfig = TrainConfig()
+    """The loop."""
+
+
+def check(config: Config) -> None:
+    """Refuses combinations that no single part can see."""
+    train, data = config.train, config.data
+    if not config.tasks:
+        raise ValueError(f"tasks is empty: choose from {', '.join(TASKS)}")
+    if train.batch_size % train.microbatches:
+        raise ValueError(
+            f"train.batch_size={train.batch_size} does not divide into {train.microbatches} microbatches"
+        )
+    for name in (
+        "steps",
+        "batch_size",
+        "microbatches",
+        "log_every",
+        "eval_batches",
+        "checkpoint_every",
+        "keep",
+    ):
+        if getattr(train, name) < 1:
+            raise ValueError(f"train.{name}={getattr(train, name)} must be at least 1")
+    if any(isinstance(task, Nsp) for task in config.tasks):
+        if getattr(data.format, "negatives", None) != "random":
+            kind = settings.kind_of(data.format, CHOICES)
+            pairs = [name for name, prototype in FORMATS.items() if isinstance(prototype, PairFormat)]
+            raise ValueError(
+                f"the task nsp needs pairs with random negatives, and data.format={kind} has none: "
+                f"choose {' or '.join(pairs)} with negatives=random, or set tasks=mlm"
+            )
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """The config as JSON data."""
+    return settings.to_dict(config, CHOICES)
+
+
+def from_dict(data: dict[str, Any]) -> Config:
+    """The inverse of `to_dict`."""
+    return settings.from_dict(Config, data, CHOICES)
+
+
+def fingerprint(config: Config, corpus: str) -> dict[str, Any]:
+    """What a run may not change when it resumes: all that decides its numbers, but not where and how it is computed."""
+    data = to_dict(config)
+    for group, names in {
+        "model": ("scan", "remat"),
+        "data": ("corpus", "threads", "ahead"),
+        "train": ("microbatches", "log_every", "eval_every", "eval_batches", "checkpoint_every", "keep"),
+    }.items():
+        for name in names:
+            del data[group][name]
+    del data["mesh"]
+    data["data"]["corpus"] = corpus
+    return data
+
+
+def claim(workdir: str, config: Config, corpus: str) -> None:
+    """Makes the workdir this run's, or checks that it is: an error lists what differs from the run it holds."""
+    path = pathlib.Path(workdir) / "config.json"
+    mine = fingerprint(config, corpus)
+    if path.exists():
+        theirs = read_workdir(workdir)[1]
+        different = list(settings.differences(mine, theirs))
+        if different:
+            more = f" (and {len(different) - 3} more)" if len(different) > 3 else ""
+            raise ValueError(
+                f"{workdir} holds another run: {'; '.join(different[:3])}{more}; choose another --workdir or delete it"
+            )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    record = {"config": to_dict(config), "fingerprint": mine, "digest": settings.digest(mine)}
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(record, indent=2) + "\n")
+    os.replace(partial, path)
+
+
+def read_workdir(workdir: str) -> tuple[Config, dict[str, Any]]:
+    """The config and the fingerprint of the run that a workdir holds."""
+    path = pathlib.Path(workdir) / "config.json"
+    try:
+        record = json.loads(path.read_text())
+        return from_dict(record["config"]), record["fingerprint"]
+    except FileNotFoundError:
+        raise ValueError(f"{workdir} holds no run: {path} is missing; train there first") from None
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"{path} cannot be read ({error}): it was not written by this version") from None

@@ -1,0 +1,329 @@
+"""Training: a state, a step, a loop.
+
+    program   everything that is fixed for a run: network, optimizer, where arrays live
+    step      (state, batch) -> (state, metrics), one jitted function over the whole mesh
+    loop      batches in, log lines, evaluations and checkpoints out
+
+A run is a pure function of its config: the batch of a step follows from the step, the randomness in it from the seed
+and the step. So the step is all that a resumed run needs to know.
+"""
+
+import contextlib
+import dataclasses
+import signal
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax.core import meta
+from jax.sharding import Mesh
+
+from bertjax import metrics as metrics_lib
+from bertjax import sharding, tasks
+from bertjax.checkpoint import Checkpoints
+from bertjax.config import Config, check, claim
+from bertjax.data.corpus import Vocabulary
+from bertjax.data.loader import Loader, abstract_batch, prefetch
+from bertjax.data.open import open_examples
+from bertjax.journal import Journal
+from bertjax.layers.mask import AttentionMask
+from bertjax.models.cost import flops_per_token
+from bertjax.models.network import Network
+from bertjax.optim import learning_rate, make_optimizer
+from bertjax.types import Batch, Metrics, TrainState, Tree
+
+REQUEUE = 75  # exit code of a run that was told to stop: start it again and it goes on
+
+
+class Diverged(RuntimeError):
+    """The loss is no longer a number."""
+
+
+class Interrupted(RuntimeError):
+    """The run was told to stop, and has written a checkpoint."""
+
+
+# ---------------------------------------------------------------------------------------------- program
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """What a run computes with."""
+
+    config: Config
+    mesh: Mesh
+    vocabulary: Vocabulary
+    network: Network
+    optimizer: optax.GradientTransformation
+    batch: Batch  # shapes and shardings
+    state: TrainState  # shapes and shardings
+
+    @property
+    def parameters(self) -> int:
+        """Their number."""
+        return sharding.count(self.state.params)
+
+    def active(self) -> contextlib.AbstractContextManager[None]:
+        """Mesh and rules in force: everything is traced and run inside."""
+        return sharding.activate(self.mesh, self.config.mesh.rules)
+
+
+def build(config: Config, vocabulary: Vocabulary, devices: Any = None) -> Program:
+    """Resolves a config against a vocabulary and a machine, without computing anything."""
+    check(config)
+    if vocabulary.size > config.model.vocab:
+        raise ValueError(
+            f"the corpus has a vocabulary of {vocabulary.size}, more than model.vocab={config.model.vocab}: "
+            f"set model.vocab={vocabulary.size}"
+        )
+    mesh, rules = sharding.make_mesh(config.mesh, devices), config.mesh.rules
+    heads = {name: head for task in config.tasks for name, head in task.heads(config.model).items()}
+    network = Network(config.model, heads)
+    with sharding.activate(mesh, rules):
+        batch = abstract_batch(config.data.format, config.train.batch_size, config.data.length, mesh, rules)
+        declared = jax.eval_shape(_init(network, config, vocabulary), jax.random.key(0), batch)
+        params = meta.unbox(declared)
+        optimizer = make_optimizer(config.optim, config.train.steps, declared)
+        opt_state = jax.eval_shape(optimizer.init, params)
+        shardings = sharding.parameter_shardings(declared, mesh, rules)
+        like = sharding.like_parameters(opt_state, params, shardings, mesh)
+    place = lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)  # noqa: E731
+    state = TrainState(
+        step=jax.ShapeDtypeStruct((), jnp.int32, sharding=sharding.replicated(mesh)),
+        params=jax.tree.map(place, params, shardings),
+        opt_state=jax.tree.map(place, opt_state, like),
+    )
+    return Program(config, mesh, vocabulary, network, optimizer, batch, state)
+
+
+def _init(network: Network, config: Config, vocabulary: Vocabulary) -> Callable[..., Tree]:
+    def init(key: jax.Array, batch: Batch) -> Tree:
+        batch = tasks.corrupt(config.tasks, batch, vocabulary, seed=0)
+        return network.init(key, batch, train=False)["params"]
+
+    return init
+
+
+def create_state(program: Program) -> TrainState:
+    """The state before the first step, made where it will live."""
+    init = _init(program.network, program.config, program.vocabulary)
+
+    def create(seed: jax.Array) -> TrainState:
+        batch = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), program.batch)
+        params = meta.unbox(init(jax.random.key(seed), batch))
+        return TrainState(
+            step=jnp.zeros((), jnp.int32), params=params, opt_state=program.optimizer.init(params)
+        )
+
+    shardings = jax.tree.map(lambda x: x.sharding, program.state)
+    with program.active():
+        return jax.jit(create, out_shardings=shardings)(program.config.train.seed)
+
+
+# ---------------------------------------------------------------------------------------------- step
+
+
+def make_train_step(program: Program) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """The jitted update; it takes the state's memory over."""
+    config, network = program.config, program.network
+    parts = config.train.microbatches
+    rate = learning_rate(config.optim, config.train.steps)
+
+    def loss(params: Tree, batch: Batch, counts: Any, key: jax.Array) -> tuple[jax.Array, Metrics]:
+        outputs = network.apply({"params": params}, batch, train=True, rngs={"dropout": key})
+        return tasks.total_loss(config.tasks, outputs, batch, counts)
+
+    def gradient(params: Tree, batch: Batch, key: jax.Array) -> tuple[Tree, Metrics]:
+        counts = tasks.normalisers(config.tasks, batch)
+        differentiate = jax.grad(loss, has_aux=True)
+        if parts == 1:
+            return differentiate(params, batch, counts, key)
+
+        def add(
+            total: tuple[Tree, Metrics], part: tuple[Batch, jax.Array]
+        ) -> tuple[tuple[Tree, Metrics], None]:
+            microbatch, index = part
+            more = differentiate(params, microbatch, counts, jax.random.fold_in(key, index))
+            return jax.tree.map(jnp.add, total, more), None
+
+        microbatches = jax.tree.map(lambda x: _split(x, parts), batch)
+        shapes = jax.eval_shape(
+            differentiate, params, jax.tree.map(lambda x: x[0], microbatches), counts, key
+        )
+        zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        return jax.lax.scan(add, zero, (microbatches, jnp.arange(parts)))[0]
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        batch = tasks.corrupt(config.tasks, batch, program.vocabulary, config.train.seed)
+        key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
+        grads, metrics = gradient(state.params, batch, key)
+        updates, opt_state = program.optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        one = jnp.ones(())
+        metrics = {
+            **metrics,
+            **_workload(config, batch),
+            "gradient_norm": (optax.global_norm(grads), one),
+            "learning_rate": (rate(state.step), one),
+        }
+        return TrainState(step=state.step + 1, params=params, opt_state=opt_state), metrics
+
+    shardings = jax.tree.map(lambda x: x.sharding, program.state)
+    return jax.jit(step, donate_argnums=0, out_shardings=(shardings, sharding.replicated(program.mesh)))
+
+
+def _split(x: jax.Array, parts: int) -> jax.Array:
+    """[B ...] -> [parts B/parts ...], taking every parts-th row, so that rows stay on the device they are on."""
+    return x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
+
+
+def _workload(config: Config, batch: Batch) -> Metrics:
+    """Real tokens of a step, tokens that each of them may attend to, and the share that is predicted."""
+    start, end = AttentionMask(valid=batch.mask, segments=batch.segments).intervals(
+        *reversed(batch.tokens.shape)
+    )
+    number = batch.mask.sum().astype(jnp.float32)
+    predicted = sum(task.normaliser(batch) for task in config.tasks if task.predicts_tokens)
+    return {
+        "tokens": (number, jnp.ones(())),
+        "attended": (jnp.where(batch.mask, end - start, 0).sum().astype(jnp.float32), number),
+        "predicted": (jnp.asarray(predicted, jnp.float32), number),
+    }
+
+
+def make_eval_step(program: Program) -> Callable[[Tree, Batch], Metrics]:
+    """The jitted metrics of a batch, without dropout; what is hidden depends on the example alone."""
+    config = program.config
+
+    def step(params: Tree, batch: Batch) -> Metrics:
+        batch = tasks.corrupt(config.tasks, batch, program.vocabulary, seed=0)
+        outputs = program.network.apply({"params": params}, batch, train=False)
+        return tasks.total_loss(config.tasks, outputs, batch, tasks.normalisers(config.tasks, batch))[1]
+
+    return jax.jit(step, out_shardings=sharding.replicated(program.mesh))
+
+
+def evaluate(
+    program: Program, step: Callable[[Tree, Batch], Metrics], params: Tree, loader: Loader
+) -> dict[str, float]:
+    """Means over held-out text, the same rows and the same hidden words every time."""
+    config = program.config
+    batches = min(loader.batches, config.train.eval_batches)
+    with prefetch(loader, 0, batches, program.mesh, config.mesh.rules, threads=config.data.threads) as stream:
+        total = metrics_lib.add(step(params, batch) for _, batch in stream)
+    return tasks.summarise(config.tasks, metrics_lib.means(total))
+
+
+# ---------------------------------------------------------------------------------------------- loop
+
+
+def train(config: Config, workdir: str) -> dict[str, float]:
+    """Runs, or resumes, or says that it is finished; returns the last evaluation."""
+    check(config)
+    examples = open_examples(config.data, config.model.vocab, "train", config.train.seed)
+    heldout = open_examples(config.data, config.model.vocab, "heldout", seed=0)
+    program = build(config, examples.vocabulary)
+    claim(workdir, config, examples.digest)
+    rules, last = config.mesh.rules, config.train.steps
+    loader = Loader(examples, config.train.batch_size, config.train.seed)
+    eval_loader = Loader(heldout, config.train.batch_size, seed=0, shuffle=False)
+    checkpoints = Checkpoints(workdir, keep=config.train.keep)
+    first = checkpoints.latest() or 0
+
+    with Journal(workdir, last, resume=first) as journal, program.active(), _stop_signal() as stop:
+        journal.banner(describe(program, loader, workdir, first))
+        state = checkpoints.restore(first, program.state) if first else create_state(program)
+        train_step, eval_step = make_train_step(program), make_eval_step(program)
+        journal.status("compiling")
+        began = time.perf_counter()
+        compiled = train_step.lower(state, program.batch).compile()  # type: ignore[attr-defined]
+        journal.status(f"compiled in {time.perf_counter() - began:.1f} s")
+
+        values: dict[str, float] = {}
+        pending: list[Metrics] = []
+        with prefetch(
+            loader, first, last, program.mesh, rules, threads=config.data.threads, depth=config.data.ahead
+        ) as stream:
+            journal.start_clock()
+            for index, batch in stream:
+                state, metrics = compiled(state, batch)
+                # The device is busy with this step while the host reads what the steps before it gave.
+                if pending and index % config.train.log_every == 0:
+                    log(program, journal, index, pending, waited=stream.waited)
+                    pending = []
+                pending.append(metrics)
+
+                done = index + 1
+                stopping = stop(done)
+                if (
+                    due(done, config.train.eval_every, last)
+                    or due(done, config.train.checkpoint_every, last)
+                    or stopping
+                ):
+                    log(program, journal, done, pending, waited=stream.waited)
+                    pending = []
+                    with journal.pause():
+                        if due(done, config.train.eval_every, last):
+                            values = evaluate(program, eval_step, state.params, eval_loader)
+                            journal.log(done, {f"heldout_{name}": value for name, value in values.items()})
+                        if due(done, config.train.checkpoint_every, last) or stopping:
+                            checkpoints.save(state)
+                if stopping and done < last:
+                    checkpoints.close()
+                    raise Interrupted(
+                        f"stopped at step {done} of {last}; the same command goes on from there"
+                    )
+        checkpoints.close()
+        if not values:  # resumed after its last step
+            values = evaluate(program, eval_step, state.params, eval_loader)
+        journal.finish({f"heldout_{name}": value for name, value in values.items()}, step=last)
+    return values
+
+
+def log(program: Program, journal: Journal, step: int, pending: list[Metrics], *, waited: float) -> None:
+    """Fetches the metrics of the steps since the last line and writes them."""
+    if not pending:
+        return
+    config = program.config
+    values = tasks.summarise(config.tasks, metrics_lib.means(metrics_lib.add(pending)))
+    if not all(map(jnp.isfinite, (values["loss"], values["gradient_norm"]))):
+        raise Diverged(
+            f"the loss is {values['loss']} and the gradient norm {values['gradient_norm']} at step {step}: "
+            f"lower optim.learning_rate={config.optim.learning_rate}, or raise optim.warmup_steps"
+        )
+    cost = flops_per_token(config.model, attended=values.pop("attended"), predicted=values.pop("predicted"))
+    journal.log_rates(
+        step, values, tokens=values.pop("tokens") * len(pending), flops_per_token=cost, waited=waited
+    )
+
+
+def due(step: int, every: int | None, last: int) -> bool:
+    """Whether something that happens every so often, and at the end, happens now."""
+    return step == last or (every is not None and step % every == 0)
+
+
+@contextlib.contextmanager
+def _stop_signal() -> Iterator[Callable[[int], bool]]:
+    """Asks, after every step, whether SIGTERM or Ctrl-C has come; all processes of a run give the same answer."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        yield multihost_utils.reached_preemption_sync_point
+        return
+    seen: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        del frame
+        if seen:  # asked twice: stop at once
+            raise KeyboardInterrupt
+        seen.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield lambda step: bool(seen)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
