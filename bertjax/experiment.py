@@ -1,0 +1,176 @@
+"""What the last line of every experiment file calls: flags, modes, exit codes.
+
+    python -m experiments.NAME --workdir=DIR [--mode=train|evaluate|plan|profile|show] [--set path=value ...] [--smoke]
+
+Exit codes: 0 done; 2 wrong input, told in one line; 3 the numbers diverged; 75 stopped on request, start it again;
+anything else is a defect of the program or of the machine.
+"""
+
+import dataclasses
+import os
+import pathlib
+import sys
+import textwrap
+from collections.abc import Callable
+from typing import Any
+
+from absl import app, flags
+
+from bertjax import settings
+from bertjax.config import CHOICES, Config, DataConfig
+from bertjax.sharding import MeshConfig
+
+MODES = {
+    "train": "run, or resume the run that --workdir holds (default)",
+    "evaluate": "held-out metrics of the newest checkpoint in --workdir",
+    "plan": "compile the real step and print what it needs; runs nothing",
+    "profile": "record a few steps and list where their time goes",
+    "show": "print the resolved config",
+}
+
+Prepare = Callable[[Config, str], Config]
+Finish = Callable[[Config, str, dict[str, float]], dict[str, Any]]
+
+
+def main(config: Config, *, prepare: Prepare | None = None, finish: Finish | None = None) -> None:
+    """Runs an experiment from the command line.
+
+    `prepare` may make what the config needs (a corpus) before anything else; `finish` may add to the result of a run.
+    """
+    if {"--help", "-h", "--helpshort"} & set(sys.argv[1:]):
+        print(help_text(config, sys.modules["__main__"].__doc__ or ""))
+        return
+    values = flags.FLAGS
+    flags.DEFINE_string("workdir", None, "Folder of the run.")
+    flags.DEFINE_enum("mode", "train", list(MODES), "What to do.")
+    flags.DEFINE_multi_string("set", [], "path=value: changes a setting.")
+    flags.DEFINE_bool("smoke", False, "Shrink everything to seconds on one CPU.")
+    flags.DEFINE_string("coordinator", None, "host:port of process 0, for a run of several processes.")
+    flags.DEFINE_integer("processes", None, "How many processes take part.")
+    flags.DEFINE_integer("process", None, "Which of them this is.")
+    flags.DEFINE_bool("distributed", False, "Find the other processes through the cluster's own environment.")
+    flags.DEFINE_bool("debug", False, "Show where an error came from.")
+
+    def start(arguments: list[str]) -> int:
+        if values.debug:
+            return _run(config, arguments[1:], values, prepare, finish)
+        from bertjax.train import REQUEUE, Diverged, Interrupted
+
+        try:
+            return _run(config, arguments[1:], values, prepare, finish)
+        except ValueError as error:
+            code, text = 2, f"error: {error} (--debug shows where)"
+        except Diverged as error:
+            code, text = 3, f"error: {error}"
+        except Interrupted as error:
+            code, text = REQUEUE, str(error)
+        print(text, file=sys.stderr, flush=True)
+        return code
+
+    app.run(start)
+
+
+def _run(
+    config: Config, rest: list[str], values: Any, prepare: Prepare | None, finish: Finish | None
+) -> int:
+    if rest:
+        raise ValueError(f"unexpected argument {rest[0]!r}: settings are written --set path=value")
+    if values.smoke:
+        config = smoke(config)
+    config = settings.override(config, values.set, CHOICES)
+    if values.mode == "show":
+        for path, value, _ in settings.describe(config, CHOICES):
+            print(f"{path}={value}")
+        return 0
+    if values.workdir is None:
+        raise ValueError("--workdir is missing: name a folder for the run")
+    check_folder(values.workdir)
+    _join(values)
+
+    # What follows needs jax to know about the other processes already.
+    from bertjax import evaluate, plan, profile, train
+    from bertjax.data.open import open_vocabulary
+    from bertjax.journal import finished, write_result
+
+    if values.mode == "evaluate":
+        evaluate.run(values.workdir, config.mesh)
+        return 0
+    if prepare is not None and not values.smoke:
+        config = prepare(config, values.workdir)
+    if values.mode == "plan":
+        plan.run(config, open_vocabulary(config.data, config.model.vocab), values.workdir)
+    elif values.mode == "profile":
+        profile.run(config, values.workdir)
+    else:
+        outcome = train.train(config, values.workdir)
+        if outcome.fresh or not finished(values.workdir):
+            extra = finish(config, values.workdir, outcome.values) if finish is not None and not values.smoke else {}
+            write_result(values.workdir, {**outcome.values, **extra}, step=config.train.steps)
+        else:
+            print(f"finished: step {config.train.steps} of {config.train.steps}; everything lies in {values.workdir}")
+    return 0
+
+
+def _join(values: Any) -> None:
+    """Meets the other processes of the run."""
+    import jax
+
+    if values.coordinator is not None:
+        if values.processes is None or values.process is None:
+            raise ValueError("--coordinator needs --processes (how many) and --process (which one this is)")
+        jax.distributed.initialize(values.coordinator, values.processes, values.process)
+    elif values.distributed:
+        jax.distributed.initialize()
+
+
+def check_folder(workdir: str) -> None:
+    """An error for a workdir that cannot be one."""
+    path = pathlib.Path(workdir)
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"--workdir={workdir} is a file: name a folder")
+    parent = next(p for p in (path, *path.resolve().parents) if p.exists())
+    if not os.access(parent, os.W_OK):
+        raise ValueError(f"--workdir={workdir} cannot be written: choose a folder below one of your own")
+
+
+def smoke(config: Config) -> Config:
+    """The same experiment in seconds on one CPU: a tiny model, a few steps, made-up text."""
+    period = len(config.model.attention.period())
+    model = dataclasses.replace(
+        config.model,
+        layers=2 * period,
+        width=32,
+        heads=2,
+        head_size=None,
+        feedforward=None,
+        vocab=256,
+        max_length=max(32, min(config.model.max_length, 32)),
+        dtype="float32",
+    )
+    data = dataclasses.replace(config.data, corpus=DataConfig().corpus, length=32)
+    optim = dataclasses.replace(config.optim, warmup_steps=2)
+    train = dataclasses.replace(
+        config.train, steps=6, batch_size=8, microbatches=1, log_every=2, eval_every=None, eval_batches=2
+    )
+    return dataclasses.replace(config, model=model, data=data, optim=optim, train=train, mesh=MeshConfig())
+
+
+def help_text(config: Config, about: str) -> str:
+    """The experiment, the modes and every setting with its value and its meaning."""
+    lines = [about.strip(), "", "Flags:", "  --workdir=DIR        folder of the run", "  --mode=MODE"]
+    lines += [f"      {name:10} {purpose}" for name, purpose in MODES.items()]
+    lines += [
+        "  --set path=value     changes a setting (may be repeated)",
+        "  --smoke              shrinks everything to seconds on one CPU",
+        "  --debug              shows where an error came from",
+        "  --coordinator=HOST:PORT --processes=N --process=I    one of several processes",
+        "  --distributed        the same, found through the cluster's environment",
+        "",
+        "Settings, with this experiment's values:",
+    ]
+    for path, value, doc in settings.describe(config, CHOICES):
+        lines.append(f"  {path}={value}")
+        lines += textwrap.wrap(doc, 100, initial_indent=" " * 8, subsequent_indent=" " * 8)
+    return "\n".join(lines)
+
+
