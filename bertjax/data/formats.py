@@ -1,0 +1,24 @@
+"""The input formats by name: how text becomes rows.
+
+padded          one document a row, padded                                       bertjax/data/singles.py
+full_sentences  whole sentences across documents (RoBERTa) doc_sentences   whole sentences of one document
+(RoBERTa) segment_pair    two runs of sentences, with NSP or SOP labels (BERT, ALBERT)
+bertjax/data/pairs.py sentence_pair   two sentences, with NSP or SOP labels (RoBERTa) best_fit
+several documents a row, none of which sees another              bertjax/data/packing.py
+"""
+
+from bertjax.data.examples import Examples, Format
+from bertjax.data.packing import BestFit
+from bertjax.data.pairs import SegmentPair, SentencePair
+from bertjax.data.singles import DocSentences, FullSentences, Padded
+
+__all__ = ["FORMATS", "Examples", "Format"]
+
+FORMATS: dict[str, Format] = {
+    "padded": Padded(),
+    "full_sentences": FullSentences(),
+    "doc_sentences": DocSentences(),
+    "segment_pair": SegmentPair(),
+    "sentence_pair": SentencePair(),
+    "best_fit": BestFit(),
+}
