@@ -51,7 +51,8 @@ find_python() {
     fail "Python 3.11 or newer is needed and ${reason:-there is none on PATH}: install it, or name it with --python=PATH"
 }
 
-# One install at a time. The lock belongs to descriptor 9 of this shell: the kernel drops it when the shell ends.
+# One install at a time. The lock belongs to descriptor 9 of this shell and of the pip it starts: the kernel drops
+# it when both have ended, however they ended.
 lock_environment() {
     local code='
 import fcntl, sys
@@ -91,6 +92,7 @@ make_environment() {
     say "making .venv with Python $(version_of "$base")"
     mkdir -p .venv/launch
     : >.venv/launch/made
+    : >.venv/launch/installing # a half-made environment has an interpreter, too
     "$base" -m venv .venv >&2 || fail "could not make .venv (see above)"
 }
 
