@@ -8,8 +8,9 @@ from typing import Any
 
 from bertjax import settings
 from bertjax.attention import ATTENTIONS
-from bertjax.data.examples import Format
+from bertjax.data.examples import Examples, Format
 from bertjax.data.formats import FORMATS
+from bertjax.data.open import open_examples
 from bertjax.data.pairs import PairFormat, SegmentPair
 from bertjax.layers.config import AttentionOptions, EncoderConfig, PositionOptions
 from bertjax.layers.position import POSITIONS
@@ -117,6 +118,13 @@ def check(config: Config) -> None:
                 f"the task nsp needs pairs with random negatives, and data.format={kind} has none: "
                 f"choose {' or '.join(pairs)} with negatives=random, or set tasks=mlm"
             )
+
+
+def open_rows(config: Config, split: str) -> Examples:
+    """The rows of a split; held-out ones do not depend on the seed of the run."""
+    data, seed = config.data, config.train.seed if split == "train" else 0
+    vocab = config.model.vocab
+    return open_examples(data.corpus, split, format=data.format, length=data.length, seed=seed, vocab=vocab)
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -5,9 +5,8 @@ import json
 
 from bertjax import train
 from bertjax.checkpoint import Checkpoints
-from bertjax.config import read_workdir
+from bertjax.config import open_rows, read_workdir
 from bertjax.data.loader import Loader
-from bertjax.data.open import open_examples
 from bertjax.sharding import MeshConfig
 
 
@@ -18,7 +17,7 @@ def run(workdir: str, mesh: MeshConfig) -> dict[str, float]:
     step = checkpoints.latest()
     if step is None:
         raise ValueError(f"{workdir} holds no whole checkpoint to evaluate: train there first")
-    heldout = open_examples(config.data, config.model.vocab, "heldout", seed=0)
+    heldout = open_rows(config, "heldout")
     program = train.build(config, heldout.vocabulary)
     loader = Loader(heldout, config.train.batch_size, seed=0, shuffle=False)
     with program.active():

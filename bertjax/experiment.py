@@ -98,7 +98,7 @@ def _run(
     if prepare is not None and not values.smoke:
         config = prepare(config, values.workdir)
     if values.mode == "plan":
-        plan.run(config, open_vocabulary(config.data, config.model.vocab), values.workdir)
+        plan.run(config, open_vocabulary(config.data.corpus, config.model.vocab), values.workdir)
     elif values.mode == "profile":
         profile.run(config, values.workdir)
     else:

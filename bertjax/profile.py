@@ -11,9 +11,8 @@ from typing import Any
 
 import jax
 
-from bertjax.config import Config
+from bertjax.config import Config, open_rows
 from bertjax.data.loader import Loader
-from bertjax.data.open import open_examples
 from bertjax.train import build, create_state, make_train_step
 
 STEPS = 5
@@ -21,7 +20,7 @@ STEPS = 5
 
 def run(config: Config, workdir: str) -> list[tuple[str, float, int]]:
     """Records steps, prints the table, returns its rows: operation, milliseconds a step, calls a step."""
-    examples = open_examples(config.data, config.model.vocab, "train", config.train.seed)
+    examples = open_rows(config, "train")
     program = build(config, examples.vocabulary)
     loader = Loader(examples, config.train.batch_size, config.train.seed)
     folder = pathlib.Path(workdir) / "profile"

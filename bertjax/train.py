@@ -24,10 +24,10 @@ from jax.sharding import Mesh
 from bertjax import metrics as metrics_lib
 from bertjax import sharding, tasks
 from bertjax.checkpoint import Checkpoints
-from bertjax.config import Config, check, claim
+from bertjax.config import Config, check, claim, open_rows
 from bertjax.data.corpus import Vocabulary
-from bertjax.data.loader import Loader, abstract_batch, prefetch
-from bertjax.data.open import open_examples
+from bertjax.data.loader import Loader, abstract_batch
+from bertjax.data.prefetch import prefetch
 from bertjax.journal import Journal
 from bertjax.layers.mask import AttentionMask
 from bertjax.models.cost import flops_per_token
@@ -83,7 +83,8 @@ def build(config: Config, vocabulary: Vocabulary, devices: Any = None) -> Progra
     heads = {name: head for task in config.tasks for name, head in task.heads(config.model).items()}
     network = Network(config.model, heads)
     with sharding.activate(mesh, rules):
-        batch = abstract_batch(config.data.format, config.train.batch_size, config.data.length, mesh, rules)
+        rows, length, format = config.train.batch_size, config.data.length, config.data.format
+        batch = abstract_batch(rows, length, mesh, rules, packed=format.packed, labelled=format.labelled)
         declared = jax.eval_shape(_init(network, config, vocabulary), jax.random.key(0), batch)
         params = meta.unbox(declared)
         optimizer = make_optimizer(config.optim, config.train.steps, declared)
@@ -211,8 +212,9 @@ def evaluate(
 ) -> dict[str, float]:
     """Means over held-out text, the same rows and the same hidden words every time."""
     config = program.config
-    batches = min(loader.batches, config.train.eval_batches)
-    with prefetch(loader, 0, batches, program.mesh, config.mesh.rules, threads=config.data.threads) as stream:
+    batches = min(loader.steps, config.train.eval_batches)
+    where = program.mesh, config.mesh.rules
+    with prefetch(loader, 0, batches, *where, config.data.threads, config.data.ahead) as stream:
         total = metrics_lib.add(step(params, batch) for _, batch in stream)
     return tasks.summarise(config.tasks, metrics_lib.means(total))
 
@@ -223,11 +225,10 @@ def evaluate(
 def train(config: Config, workdir: str) -> dict[str, float]:
     """Runs, or resumes, or says that it is finished; returns the last evaluation."""
     check(config)
-    examples = open_examples(config.data, config.model.vocab, "train", config.train.seed)
-    heldout = open_examples(config.data, config.model.vocab, "heldout", seed=0)
+    examples, heldout = open_rows(config, "train"), open_rows(config, "heldout")
     program = build(config, examples.vocabulary)
     claim(workdir, config, examples.digest)
-    rules, last = config.mesh.rules, config.train.steps
+    last = config.train.steps
     loader = Loader(examples, config.train.batch_size, config.train.seed)
     eval_loader = Loader(heldout, config.train.batch_size, seed=0, shuffle=False)
     checkpoints = Checkpoints(workdir, keep=config.train.keep)
@@ -244,9 +245,8 @@ def train(config: Config, workdir: str) -> dict[str, float]:
 
         values: dict[str, float] = {}
         pending: list[Metrics] = []
-        with prefetch(
-            loader, first, last, program.mesh, rules, threads=config.data.threads, depth=config.data.ahead
-        ) as stream:
+        where = program.mesh, config.mesh.rules
+        with prefetch(loader, first, last, *where, config.data.threads, config.data.ahead) as stream:
             journal.start_clock()
             for index, batch in stream:
                 state, metrics = compiled(state, batch)

@@ -84,6 +84,10 @@ class Examples(abc.ABC):
     """Rows in an epoch."""
     tokens: int
     """Real tokens in the rows of an epoch, the special ones included."""
+    digest: str
+    """Of the corpus."""
+    packed: bool = False
+    """Whether a row may hold several sequences that must not see each other."""
     labelled: bool = False
     """Whether rows carry `pair_label`."""
     segmented: bool = False
@@ -144,7 +148,7 @@ class CorpusExamples(Examples):
     def __init__(self, corpus: Documents, length: int, starts: Int[np.ndarray, "runs+1"], *, special: int):
         """`special` is the number of special tokens that each run needs."""
         self.corpus = corpus
-        self.vocabulary, self.segmented = corpus.vocabulary, corpus.segmented
+        self.vocabulary, self.segmented, self.digest = corpus.vocabulary, corpus.segmented, corpus.digest
         self.length = length
         self.starts = starts
         self.size = len(starts) - 1
@@ -199,6 +203,16 @@ class Format(abc.ABC):
     @abc.abstractmethod
     def examples(self, corpus: Documents, length: int, seed: int) -> Examples:
         """The rows of this format over a corpus, `length` slots each."""
+
+    @property
+    def packed(self) -> bool:
+        """Whether a row may hold several sequences that must not see each other."""
+        return False
+
+    @property
+    def labelled(self) -> bool:
+        """Whether rows carry `pair_label`."""
+        return False
 
 
 def check_length(length: int, least: int, what: str) -> None:

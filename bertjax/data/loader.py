@@ -21,9 +21,9 @@ from bertjax.data.examples import Examples, Rows
 from bertjax.sharding import batch_sharding
 from bertjax.types import Batch
 
-__all__ = ["Loader", "measure"]
+__all__ = ["Loader", "abstract_batch", "measure"]
 
-_INPUTS = ("tokens", "mask", "types", "positions", "segments")
+_INPUTS = ("tokens", "mask", "types", "positions")
 
 
 class Loader:
@@ -78,12 +78,39 @@ class Loader:
             targets["pair"] = {"label": array("pair_label", length=False)}
         if self.examples.segmented:
             targets["words"] = {"starts": array("starts_word", length=True)}
+        inputs = {name: array(name, length=True) for name in _INPUTS}
         return Batch(
-            **{name: array(name, length=True) for name in _INPUTS},
+            **inputs,
+            segments=array("segments", length=True) if self.examples.packed else None,
             targets=targets,
             example_id=array("example_id", length=False),
             epoch=array("epoch", length=False),
         )
+
+
+def abstract_batch(
+    batch_size: int, length: int, mesh: Mesh, rules: str, *, packed: bool, labelled: bool, segmented: bool = False
+) -> Batch:
+    """Shapes and shardings of a batch, known without any data."""
+
+    def array(*shape: int, dtype: Any = np.int32) -> jax.ShapeDtypeStruct:
+        where = batch_sharding(shape, mesh, rules, length=len(shape) == 2)
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=where)
+
+    whole = array(batch_size, length)
+    targets: dict[str, dict[str, Any]] = {"pair": {"label": array(batch_size)}} if labelled else {}
+    if segmented:
+        targets["words"] = {"starts": array(batch_size, length, dtype=bool)}
+    return Batch(
+        tokens=whole,
+        mask=array(batch_size, length, dtype=bool),
+        types=whole,
+        positions=whole,
+        segments=whole if packed else None,
+        targets=targets,
+        example_id=array(batch_size),
+        epoch=array(batch_size),
+    )
 
 
 def measure(loader: Loader, seconds: float, threads: int = 1) -> float:

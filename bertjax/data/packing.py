@@ -30,6 +30,8 @@ _BLOCK = 1 << 20  # sequences packed together
 class Packed(CorpusExamples):
     """Several runs to a row, each a sequence of its own."""
 
+    packed = True
+
     def __init__(self, corpus: Documents, length: int, starts: Int[np.ndarray, "runs+1"]):
         super().__init__(corpus, length, starts, special=_SPECIAL)
         lengths = np.diff(starts) + _SPECIAL
@@ -52,6 +54,11 @@ class Packed(CorpusExamples):
 @dataclasses.dataclass(frozen=True)
 class BestFit(Format):
     """Documents packed into full rows, kept apart by segment numbers and restarting positions."""
+
+    @property
+    def packed(self) -> bool:
+        """Always."""
+        return True
 
     def examples(self, corpus: Documents, length: int, seed: int) -> Examples:
         """Rows of packed documents; the seed has no influence."""

@@ -128,6 +128,11 @@ class PairFormat(Format):
     negatives: Negatives = "random"
     """What label 1 stands for: B is random text of another document (NSP), the parts are swapped (SOP), or none."""
 
+    @property
+    def labelled(self) -> bool:
+        """Where there is something to tell apart."""
+        return self.negatives != "none"
+
     def examples(self, corpus: Documents, length: int, seed: int) -> Examples:
         """Pairs cut out of the chunks of the corpus."""
         check_length(length, _SPECIAL + 2, "a pair")
