@@ -14,7 +14,7 @@ import textwrap
 from collections.abc import Callable
 from typing import Any
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from bertjax import settings
 from bertjax.config import CHOICES, Config, DataConfig
@@ -29,13 +29,14 @@ MODES = {
 }
 
 Prepare = Callable[[Config, str], Config]
-Finish = Callable[[Config, str, dict[str, float]], dict[str, Any]]
+Finish = Callable[[Config, str, dict[str, float]], dict[str, float]]
 
 
 def main(config: Config, *, prepare: Prepare | None = None, finish: Finish | None = None) -> None:
     """Runs an experiment from the command line.
 
-    `prepare` may make what the config needs (a corpus) before anything else; `finish` may add to the result of a run.
+    `prepare` may make what the config needs (a corpus) before anything else; `finish` turns the last evaluation of a
+    run into its result.
     """
     if {"--help", "-h", "--helpshort"} & set(sys.argv[1:]):
         print(help_text(config, sys.modules["__main__"].__doc__ or ""))
@@ -52,6 +53,7 @@ def main(config: Config, *, prepare: Prepare | None = None, finish: Finish | Non
     flags.DEFINE_bool("debug", False, "Show where an error came from.")
 
     def start(arguments: list[str]) -> int:
+        logging.set_verbosity(logging.INFO if values.debug else logging.ERROR)  # of Orbax, which tells all it does
         if values.debug:
             return _run(config, arguments[1:], values, prepare, finish)
         from bertjax.train import REQUEUE, Diverged, Interrupted
@@ -88,9 +90,8 @@ def _run(
     _join(values)
 
     # What follows needs jax to know about the other processes already.
-    from bertjax import evaluate, plan, profile, train
+    from bertjax import evaluate, journal, plan, profile, train
     from bertjax.data.open import open_vocabulary
-    from bertjax.journal import finished, write_result
 
     if values.mode == "evaluate":
         evaluate.run(values.workdir, config.mesh)
@@ -102,12 +103,12 @@ def _run(
     elif values.mode == "profile":
         profile.run(config, values.workdir)
     else:
-        outcome = train.train(config, values.workdir)
-        if outcome.fresh or not finished(values.workdir):
-            extra = finish(config, values.workdir, outcome.values) if finish is not None and not values.smoke else {}
-            write_result(values.workdir, {**outcome.values, **extra}, step=config.train.steps)
-        else:
-            print(f"finished: step {config.train.steps} of {config.train.steps}; everything lies in {values.workdir}")
+
+        def result(metrics: dict[str, float]) -> dict[str, float]:
+            return metrics if finish is None or values.smoke else finish(config, values.workdir, metrics)
+
+        if not train.train(config, values.workdir, result):
+            print(f"finished before, at step {config.train.steps}:\n{journal.inventory(values.workdir)}")
     return 0
 
 

@@ -10,7 +10,7 @@ import jax
 from bertjax import sharding
 from bertjax.config import Config
 from bertjax.data.corpus import Vocabulary
-from bertjax.journal import human
+from bertjax.journal import scaled
 from bertjax.models.cost import flops_per_token
 from bertjax.train import build, make_train_step
 from bertjax.types import Tree
@@ -65,8 +65,8 @@ def run(config: Config, vocabulary: Vocabulary, workdir: str) -> dict[str, Any]:
     mesh = " x ".join(f"{axis}={n}" for axis, n in result["mesh"].items()) or "one device"
     print(f"devices       {result['devices']} x {result['platform']}, mesh {mesh}, rules {result['rules']}")
     print(f"parameters    {result['parameters']:,}")
-    print("a device      " + ", ".join(f"{name} {human(n)}B" for name, n in size.items()))
-    print(f"a step        {result['tokens_per_step']:,} token slots, {human(result['flops_per_step'])}FLOP")
+    print("a device      " + ", ".join(f"{name} {scaled(n)}B" for name, n in size.items()))
+    print(f"a step        {result['tokens_per_step']:,} token slots, {scaled(result['flops_per_step'])}FLOP")
     print(f"compiled in   {result['compile_seconds']} s")
     path = pathlib.Path(workdir) / "plan.json"
     path.parent.mkdir(parents=True, exist_ok=True)

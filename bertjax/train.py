@@ -10,6 +10,7 @@ and the step. So the step is all that a resumed run needs to know.
 
 import contextlib
 import dataclasses
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -28,7 +29,7 @@ from bertjax.config import Config, check, claim, open_rows
 from bertjax.data.corpus import Vocabulary
 from bertjax.data.loader import Loader, abstract_batch
 from bertjax.data.prefetch import prefetch
-from bertjax.journal import Journal
+from bertjax.journal import Journal, is_finished
 from bertjax.layers.mask import AttentionMask
 from bertjax.models.cost import flops_per_token
 from bertjax.models.network import Network
@@ -127,8 +128,8 @@ def create_state(program: Program) -> TrainState:
 # ---------------------------------------------------------------------------------------------- step
 
 
-def make_train_step(program: Program) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """The jitted update; it takes the state's memory over."""
+def make_train_step(program: Program) -> Any:
+    """The jitted update, (state, batch) -> (state, metrics); it takes the state's memory over."""
     config, network = program.config, program.network
     parts = config.train.microbatches
     rate = learning_rate(config.optim, config.train.steps)
@@ -222,8 +223,11 @@ def evaluate(
 # ---------------------------------------------------------------------------------------------- loop
 
 
-def train(config: Config, workdir: str) -> dict[str, float]:
-    """Runs, or resumes, or says that it is finished; returns the last evaluation."""
+Finish = Callable[[dict[str, float]], dict[str, float]]
+
+
+def train(config: Config, workdir: str, finish: Finish = lambda values: values) -> bool:
+    """Runs, or resumes; False for a run that was finished before. `finish` turns the last evaluation into the result."""
     check(config)
     examples, heldout = open_rows(config, "train"), open_rows(config, "heldout")
     program = build(config, examples.vocabulary)
@@ -233,15 +237,17 @@ def train(config: Config, workdir: str) -> dict[str, float]:
     eval_loader = Loader(heldout, config.train.batch_size, seed=0, shuffle=False)
     checkpoints = Checkpoints(workdir, keep=config.train.keep)
     first = checkpoints.latest() or 0
+    if first == last and is_finished(workdir):
+        return False
 
     with Journal(workdir, last, resume=first) as journal, program.active(), _stop_signal() as stop:
         journal.banner(describe(program, loader, workdir, first))
         state = checkpoints.restore(first, program.state) if first else create_state(program)
-        train_step, eval_step = make_train_step(program), make_eval_step(program)
-        journal.status("compiling")
+        eval_step = make_eval_step(program)
+        journal.status("compiling the train step")
         began = time.perf_counter()
-        compiled = train_step.lower(state, program.batch).compile()  # type: ignore[attr-defined]
-        journal.status(f"compiled in {time.perf_counter() - began:.1f} s")
+        step = make_train_step(program).lower(state, program.batch).compile()
+        journal.banner(f"compiled in {time.perf_counter() - began:.1f} s")
 
         values: dict[str, float] = {}
         pending: list[Metrics] = []
@@ -249,47 +255,70 @@ def train(config: Config, workdir: str) -> dict[str, float]:
         with prefetch(loader, first, last, *where, config.data.threads, config.data.ahead) as stream:
             journal.start_clock()
             for index, batch in stream:
-                state, metrics = compiled(state, batch)
+                state, metrics = step(state, batch)
                 # The device is busy with this step while the host reads what the steps before it gave.
                 if pending and index % config.train.log_every == 0:
-                    log(program, journal, index, pending, waited=stream.waited)
+                    log(program, journal, index, pending, stream.waited)
                     pending = []
                 pending.append(metrics)
 
                 done = index + 1
                 stopping = stop(done)
-                if (
-                    due(done, config.train.eval_every, last)
-                    or due(done, config.train.checkpoint_every, last)
-                    or stopping
-                ):
-                    log(program, journal, done, pending, waited=stream.waited)
+                evaluating = due(done, config.train.eval_every, last)
+                saving = due(done, config.train.checkpoint_every, last) or stopping
+                if evaluating or saving:
+                    log(program, journal, done, pending, stream.waited)  # no state is saved whose loss is no number
                     pending = []
+                if evaluating:
                     with journal.pause():
-                        if due(done, config.train.eval_every, last):
-                            values = evaluate(program, eval_step, state.params, eval_loader)
-                            journal.log(done, {f"heldout_{name}": value for name, value in values.items()})
-                        if due(done, config.train.checkpoint_every, last) or stopping:
-                            checkpoints.save(state)
+                        values = evaluate(program, eval_step, state.params, eval_loader)
+                        journal.log(done, {f"heldout_{name}": value for name, value in values.items()})
+                if saving:
+                    with journal.pause():
+                        checkpoints.save(state)
                 if stopping and done < last:
                     checkpoints.close()
-                    raise Interrupted(
-                        f"stopped at step {done} of {last}; the same command goes on from there"
-                    )
+                    raise Interrupted(f"stopped at step {done} of {last}: the same command goes on from there")
         checkpoints.close()
-        if not values:  # resumed after its last step
+        if not values:  # it was stopped between its last step and its result
             values = evaluate(program, eval_step, state.params, eval_loader)
-        journal.finish({f"heldout_{name}": value for name, value in values.items()}, step=last)
-    return values
+        journal.finish(finish({f"heldout_{name}": value for name, value in values.items()}), step=last)
+    return True
 
 
-def log(program: Program, journal: Journal, step: int, pending: list[Metrics], *, waited: float) -> None:
+def describe(program: Program, loader: Loader, workdir: str, first: int) -> str:
+    """The banner: what runs where, on how much, and what becomes of it."""
+    config, mesh = program.config, program.mesh
+    train, device = config.train, mesh.devices.flat[0]
+    axes = " x ".join(f"{axis}={size}" for axis, size in mesh.shape.items() if size > 1) or "one device"
+    tokens = train.batch_size * config.data.length
+    parts = f" in {train.microbatches} microbatches" if train.microbatches > 1 else ""
+    rows = train.batch_size // train.microbatches
+    replicas = mesh.shape["data"] * mesh.shape["fsdp"]
+    epochs, full = train.steps / loader.steps_per_epoch, loader.examples.efficiency
+    return "\n".join(
+        (
+            f"devices     {mesh.size} of {jax.device_count()} x {device.device_kind}, mesh {axes}, "
+            f"rules {config.mesh.rules}, {jax.process_count()} process(es)",
+            f"model       {program.parameters:,} parameters, {config.model.layers} x {config.model.width}, "
+            f"{config.model.dtype}",
+            f"batch       {train.batch_size} rows x {config.data.length} = {tokens:,} slots{parts}, "
+            f"{rows // replicas} rows a device at a time",
+            f"data        {len(loader.examples):,} rows an epoch, {full:.0%} full; "
+            f"{train.steps:,} steps are {epochs:.2f} epochs",
+            f"output      {workdir}: config.json, metrics.jsonl, checkpoints/, tensorboard/, result.json",
+            f"start       {'from scratch' if first == 0 else f'resumes at step {first}'}",
+        )
+    )
+
+
+def log(program: Program, journal: Journal, step: int, pending: list[Metrics], waited: float) -> None:
     """Fetches the metrics of the steps since the last line and writes them."""
     if not pending:
         return
     config = program.config
     values = tasks.summarise(config.tasks, metrics_lib.means(metrics_lib.add(pending)))
-    if not all(map(jnp.isfinite, (values["loss"], values["gradient_norm"]))):
+    if not (math.isfinite(values["loss"]) and math.isfinite(values["gradient_norm"])):
         raise Diverged(
             f"the loss is {values['loss']} and the gradient norm {values['gradient_norm']} at step {step}: "
             f"lower optim.learning_rate={config.optim.learning_rate}, or raise optim.warmup_steps"
