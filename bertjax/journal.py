@@ -5,11 +5,13 @@
     terminal        a bar where standard error is a terminal, plain lines elsewhere
     result.json     written in one piece when the run ends, and printed as one line on standard output
 
-A journal that is opened again at a checkpoint's step forgets what the lost steps after it wrote, and goes on counting
-`seconds` from there; so the files of an interrupted run read like those of one that was not. Only process 0 writes.
+A journal that is opened again at a checkpoint's step forgets what the lost steps after it wrote, and goes on
+counting `seconds` from there: the files of an interrupted run read like those of one that was not.
+Only process 0 writes.
 """
 
 import contextlib
+import errno
 import importlib.metadata
 import json
 import math
@@ -25,11 +27,12 @@ from typing import Any, TextIO
 
 import jax
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
 
 
 class Journal:
-    """Writes what a run says. Use it as a context manager; every method does nothing where `primary` is false."""
+    """Writes what a run says. A context manager; its methods do nothing where `primary` is false."""
 
     def __init__(
         self,
@@ -58,7 +61,8 @@ class Journal:
         if self._primary:
             with _writing(self._path):
                 self._path.mkdir(parents=True, exist_ok=True)
-                (self._path / "result.json").unlink(missing_ok=True)  # of a run that has since lost its end
+                if resume < total_steps:  # an end that was reached once, and lost with its checkpoints
+                    (self._path / "result.json").unlink(missing_ok=True)
                 self._before = rewind(self._path / "metrics.jsonl", resume)
                 self._file = (self._path / "metrics.jsonl").open("a", buffering=1, encoding="utf-8")
             self._events = self._open_events()
@@ -69,9 +73,11 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for closing in (self._bar, self._events, self._file):
-            if closing is not None:
-                closing.close()
+        # After an error, closing may fail for the same reason (a full disk), and the first error says more.
+        with contextlib.suppress(OSError) if error else _writing(self._path), contextlib.ExitStack() as stack:
+            for outlet in (self._file, self._events, self._bar):
+                if outlet is not None:
+                    stack.callback(outlet.close)
         self._bar = self._events = self._file = None
 
     # ------------------------------------------------------------------------------------------ said once
@@ -82,7 +88,7 @@ class Journal:
 
     def status(self, text: str) -> None:
         """What is happening now, where that takes a while: one line."""
-        self._say(f"{text} ...")
+        self._say(text)
 
     def start_clock(self) -> None:
         """Rates count from here; the bar appears."""
@@ -119,8 +125,7 @@ class Journal:
     ) -> None:
         """One record of training: `values`, and the rates since the record before it.
 
-        `tokens` were seen since then; `waited` is the seconds that the loop has waited for data since the clock
-        started.
+        `tokens` were seen since then; `waited` is how many seconds the loop has waited for data in all.
         """
         if not self._primary:
             return
@@ -145,7 +150,7 @@ class Journal:
         if rates["waiting"] > 0.01:
             parts.insert(-1, f"waits for data {rates['waiting']:.0%}")
         if self._bar is not None:
-            self._bar.set_postfix_str("  ".join(parts), refresh=False)
+            self._bar.set_description_str("  ".join(parts), refresh=False)
             self._bar.update(step - self._bar.n)
             self._bar.refresh()
         else:
@@ -210,7 +215,12 @@ class Journal:
             return None
         # purge_step tells TensorBoard to forget what the lost steps of an interrupted session wrote.
         with _writing(self._path / "tensorboard"):
-            return SummaryWriter(str(self._path / "tensorboard"), purge_step=self._first + 1)
+            return SummaryWriter(
+                str(self._path / "tensorboard"),
+                purge_step=self._first + 1,
+                flush_secs=10,
+                filename_suffix=f".{self._first}",  # a quick restart would write the same name
+            )
 
     def _open_bar(self) -> Any:
         try:
@@ -218,7 +228,7 @@ class Journal:
         except ImportError:
             self._say("tqdm is not installed: progress comes as plain lines")
             return None
-        form = "{percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt} {postfix}"
+        form = "{percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt}  {desc}"
         return tqdm(
             total=self._total,
             initial=self._first,
@@ -229,7 +239,7 @@ class Journal:
 
 
 def rewind(path: pathlib.Path, step: int) -> float:
-    """Drops the records of a metrics file that lie after `step`, and a torn last line; the seconds of the last one kept."""
+    """Drops records after `step`, and a torn last line; the seconds of the last record kept."""
     if not path.exists():
         return 0.0
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
@@ -243,7 +253,7 @@ def rewind(path: pathlib.Path, step: int) -> float:
         except (ValueError, KeyError, TypeError):
             if number < len(lines):
                 raise ValueError(
-                    f"{path}:{number} is not a record of a run: move the file away, or choose another --workdir"
+                    f"{path}:{number} is no record of a run: move the file away, or choose another --workdir"
                 ) from None
     if kept and not kept[-1].endswith("\n"):  # whole, but for the end of its line
         kept[-1] += "\n"
@@ -282,8 +292,15 @@ def versions() -> dict[str, str]:
     """Of Python and of the libraries that decide the numbers."""
     return {
         "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in PACKAGES},
+        **{name: _version(name) for name in PACKAGES},
     }
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # built from source, without metadata: no reason to fail
+        return "unknown"
 
 
 # ---------------------------------------------------------------------------------------------- for people
@@ -310,7 +327,7 @@ def duration(seconds: float) -> str:
 
 
 def _brief(value: float) -> str:
-    return f"{value:.4g}" if abs(value) < 1e4 else scaled(value)
+    return scaled(value) if 1e4 <= abs(value) < math.inf else f"{value:.4g}"
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, float | None]:
@@ -325,6 +342,6 @@ def _writing(path: pathlib.Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ValueError(
-            f"cannot write {path}: {error.strerror or error}; choose another --workdir"
-        ) from error
+        reason = error.strerror or str(error)
+        hint = "make room, or choose another --workdir" if error.errno in FULL else "choose another --workdir"
+        raise ValueError(f"cannot write {path}: {reason}; {hint}") from error
