@@ -59,7 +59,9 @@ def test_rates_leave_out_pauses(open_journal: Callable[..., Journal], tmp_path: 
             clock.now += 500
         clock.now += 1
         written.log_rates(10, {"loss": 3.0}, tokens=6000, flops_per_token=2e6, waited=1.5)
-    first, second = records(tmp_path)
+        clock.now += 1
+        written.log_rates(11, {"loss": 3.0}, tokens=500, flops_per_token=1, waited=1.5)
+    first, second, third = records(tmp_path)
     assert first == {
         "step": 8,
         "seconds": 54.0,
@@ -73,6 +75,7 @@ def test_rates_leave_out_pauses(open_journal: Callable[..., Journal], tmp_path: 
     assert second["steps_per_second"] == 1.0
     assert second["flops_per_second"] == 6e9
     assert second["waiting"] == 0.25  # half a second of two
+    assert third["tokens_per_second"] == 500.0
     line = stream.getvalue().splitlines()[1]
     # 4 s for 8 steps leave 92 steps of half a second
     assert line == "step 8/100  loss 3.5  1.0k tokens/s  1.0 GFLOP/s  waits for data 25%  ETA 00:46"
@@ -194,7 +197,7 @@ def test_bar_on_a_terminal(open_journal: Callable[..., Journal]) -> None:
         written.log(60, {"heldout_loss": 3.5})
     shown = stream.getvalue()
     assert "compiling ...\n" in shown
-    assert "60/100" in shown
+    assert "50%" in shown and "60/100" in shown
     assert "loss 3.25  mlm_accuracy 0.5  100k tokens/s  3.0 TFLOP/s  ETA 00:08" in shown
     assert "gradient_norm" not in shown
     assert "step 60/100  heldout_loss 3.5\n" in shown
@@ -234,13 +237,13 @@ def test_full_disk_is_one_line_and_leaves_whole_records(
     open_journal: Callable[..., Journal], tmp_path: Path
 ) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with pytest.raises(ValueError, match="make room") as caught, open_journal() as written:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (200, limits[1]))
-        try:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, limits[1]))
+    try:
+        with pytest.raises(ValueError, match="make room") as caught, open_journal() as written:
             for step in range(20):
                 written.log(step, {"loss": 1})
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert str(tmp_path / "metrics.jsonl") in str(caught.value)
     assert "\n" not in str(caught.value)
     with open_journal(resume=100):
