@@ -88,7 +88,7 @@ class Journal:
 
     def status(self, text: str) -> None:
         """What is happening now, where that takes a while: one line."""
-        self._say(text)
+        self._say(f"{text} ...")
 
     def start_clock(self) -> None:
         """Rates count from here; the bar appears."""

@@ -164,6 +164,20 @@ def test_a_result_lives_as_long_as_its_run_is_finished(
         assert not (tmp_path / "result.json").exists()
 
 
+def test_a_finished_workdir_says_what_it_holds(open_journal: Callable[..., Journal], tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    with open_journal() as written:
+        assert not journal.is_finished(str(tmp_path))
+        written.finish({}, step=100)
+    assert journal.is_finished(str(tmp_path))
+    width = len(str(tmp_path / "metrics.jsonl"))
+    assert journal.inventory(str(tmp_path)).splitlines() == [
+        f"  {str(tmp_path / 'result.json'):{width}}  final metrics",
+        f"  {str(tmp_path / 'metrics.jsonl'):{width}}  every logged number",
+        f"  {str(tmp_path / 'checkpoints'):{width}}  parameters and optimizer",
+    ]
+
+
 def test_an_error_leaves_no_result(open_journal: Callable[..., Journal], tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="diverged"), open_journal() as written:
         written.log(1, {"loss": 1})
@@ -189,7 +203,7 @@ def test_other_processes_write_nothing(tmp_path: Path, capfd: pytest.CaptureFixt
 def test_bar_on_a_terminal(open_journal: Callable[..., Journal]) -> None:
     stream, clock = Terminal(), Clock()
     with open_journal(stream=stream, clock=clock, resume=50) as written:
-        written.status("compiling ...")
+        written.status("compiling")
         written.start_clock()
         clock.now += 2
         values = {"loss": 3.25, "mlm_accuracy": 0.5, "gradient_norm": 9.0}

@@ -37,6 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "train": RUN,
     "bundle": RUN | {"train"},
     **{unit: RUN | {"train", "bundle"} | TOP for unit in TOP},
+    "experiment": RUN | {"train", "bundle"} | TOP,
     "tools": RUN | {"train", "bundle"} | TOP,
     "__main__": GROUND | {"tools"},
     "__init__": set(),
