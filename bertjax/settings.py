@@ -12,7 +12,6 @@ maps that base to prototypes by name:
 import ast
 import dataclasses
 import difflib
-import functools
 import hashlib
 import inspect
 import json
@@ -38,31 +37,45 @@ def suggest(name: str, legal: Sequence[str]) -> str:
 def override(config: T, assignments: Sequence[str], choices: Choices) -> T:
     """`config` with every `path=value` applied, in order."""
     for assignment in assignments:
-        path, equals, text = assignment.partition("=")
+        path, equals, text = (part.strip() for part in assignment.partition("="))
         if not equals or not path:
             raise ValueError(f"--set takes path=value, not {assignment!r}")
-        config = _set(config, path.strip(), path.strip().split("."), text.strip(), choices)
+        try:
+            config = _set(config, path, path.split("."), text, choices)
+        except _UnknownNameError as error:
+            # A name of another group is the commonest slip: learning_rate for optim.learning_rate.
+            last = path.split(".")[-1]
+            elsewhere = [known for known, _, _ in describe(config, choices) if known.split(".")[-1] == last]
+            tail = f"did you mean {elsewhere[0]!r}?" if elsewhere else suggest(error.name, error.legal)
+            raise ValueError(f"unknown setting {path!r}: {tail}") from None
     return config
+
+
+class _UnknownNameError(Exception):
+    def __init__(self, name: str, legal: Sequence[str]) -> None:
+        self.name, self.legal = name, legal
 
 
 def _set(node: Any, whole: str, path: Sequence[str], text: str, choices: Choices) -> Any:
     if isinstance(node, tuple):  # a tuple of chosen kinds is addressed by their names
-        names = [kind_of(item, choices) for item in node]
+        names = [kind_of(item, choices) or "" for item in node]
         if path[0] not in names:
-            raise ValueError(f"unknown setting {whole!r}: {suggest(path[0], names)}")
+            raise _UnknownNameError(path[0], names)
         position = names.index(path[0])
-        return (
-            node[:position] + (_set(node[position], whole, path[1:], text, choices),) + node[position + 1 :]
-        )
-    if not dataclasses.is_dataclass(node):
+        changed = _set(node[position], whole, path[1:], text, choices)
+        return node[:position] + (changed,) + node[position + 1 :]
+    if not _is_record(node):
         raise ValueError(f"unknown setting {whole!r}: there is nothing below {type(node).__name__} {node!r}")
     hints = field_types(type(node))
     if not path or path[0] not in hints:
-        missing = path[0] if path else ""
-        raise ValueError(f"unknown setting {whole!r}: {suggest(missing, list(hints))}")
+        raise _UnknownNameError(path[0] if path else "", list(hints))
     name, rest = path[0], path[1:]
     if rest:
-        value = _set(getattr(node, name), whole, rest, text, choices)
+        below, legal = getattr(node, name), _legal(hints[name], choices)
+        if below is None and legal:
+            here = whole.removesuffix("." + ".".join(rest))
+            raise ValueError(f"{here} is off: set {here} to one of {legal} first")
+        value = _set(below, whole, rest, text, choices)
     else:
         value = parse(text, hints[name], whole, choices)
     return dataclasses.replace(node, **{name: value})
@@ -80,13 +93,17 @@ def parse(text: str, kind: Any, path: str, choices: Choices) -> Any:
             return None
         return parse(text, next(a for a in arguments if a is not type(None)), path, choices)
     if origin is Literal:
-        if text not in arguments:
-            raise ValueError(f"unknown {path} {text!r}: {suggest(text, arguments)}")
-        return text
+        values = {str(value): value for value in arguments}
+        if text not in values:
+            raise ValueError(f"unknown {path} {text!r}: {suggest(text, list(values))}")
+        return values[text]
     if origin is tuple:
-        return tuple(
-            parse(part.strip(), arguments[0], path, choices) for part in text.split(",") if part.strip()
-        )
+        parts = [part.strip() for part in text.split(",") if part.strip()]
+        if Ellipsis not in arguments and len(parts) != len(arguments):
+            raise ValueError(
+                f"{path}={text!r} has {len(parts)} values: write {len(arguments)}, with commas between"
+            )
+        return tuple(parse(part, arguments[0], path, choices) for part in parts)
     try:
         if kind is bool:
             return {"true": True, "false": False}[text.lower()]
@@ -95,7 +112,7 @@ def parse(text: str, kind: Any, path: str, choices: Choices) -> Any:
             return int(number) if number == int(number) else int(text)
         if kind is float:
             return float(text)
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, OverflowError):
         raise ValueError(f"{path}={text!r} is not of type {type_name(kind)}") from None
     if kind is str:
         return text
@@ -107,9 +124,10 @@ def parse(text: str, kind: Any, path: str, choices: Choices) -> Any:
 
 def to_dict(config: Any, choices: Choices) -> Any:
     """Plain JSON data; a chosen kind carries its name under `kind`."""
-    if dataclasses.is_dataclass(config):
+    if _is_record(config):
         kind = kind_of(config, choices)
         fields = {f.name: to_dict(getattr(config, f.name), choices) for f in dataclasses.fields(config)}
+        assert "kind" not in fields, f"{type(config).__name__}.kind would hide which kind it is"
         return {"kind": kind, **fields} if kind else fields
     if isinstance(config, tuple):
         return [to_dict(item, choices) for item in config]
@@ -117,7 +135,7 @@ def to_dict(config: Any, choices: Choices) -> Any:
 
 
 def from_dict(cls: Any, data: Any, choices: Choices, path: str = "config") -> Any:
-    """The inverse of `to_dict`; a field it does not know is an error, one that is missing takes its default."""
+    """The inverse of `to_dict`; an unknown field is an error, a missing one takes its default."""
     origin, arguments = typing.get_origin(cls), typing.get_args(cls)
     if origin in (typing.Union, types.UnionType):
         if data is None:
@@ -129,8 +147,12 @@ def from_dict(cls: Any, data: Any, choices: Choices, path: str = "config") -> An
         if data["kind"] not in choices[cls]:
             raise ValueError(f"unknown {path} {data['kind']!r}: {suggest(data['kind'], list(choices[cls]))}")
         cls, data = type(choices[cls][data["kind"]]), {k: v for k, v in data.items() if k != "kind"}
-    if not dataclasses.is_dataclass(cls):
+    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
         return float(data) if cls is float and isinstance(data, int) else data
+    if not isinstance(data, dict):
+        raise ValueError(f"{path} is a group of settings, not {data!r}")
+    if cls in choices and cls not in map(type, choices[cls].values()):
+        raise ValueError(f"{path} names no kind: choose from {', '.join(choices[cls])}")
     hints = field_types(cls)
     for name in data:
         if name not in hints:
@@ -157,22 +179,26 @@ def differences(ours: Any, theirs: Any, path: str = "") -> Iterator[str]:
 # ---------------------------------------------------------------------------------------------- explain
 
 
+def _is_record(value: Any) -> bool:
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)
+
+
 def kind_of(value: Any, choices: Choices) -> str | None:
     """The name under which `value`'s class can be chosen; None for a class that is not one of several."""
     for base, prototypes in choices.items():
         if isinstance(value, base) and type(value) is not base:
-            return next(name for name, prototype in prototypes.items() if type(prototype) is type(value))
+            names = [name for name, prototype in prototypes.items() if type(prototype) is type(value)]
+            assert names, f"{type(value).__name__} is a {base.__name__} that cannot be chosen by name"
+            return names[0]
     return None
 
 
-@functools.cache
 def field_types(cls: type) -> dict[str, Any]:
     """Declared type of every field of a dataclass."""
     hints = typing.get_type_hints(cls)
     return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
 
 
-@functools.cache
 def field_docs(cls: type) -> dict[str, str]:
     """The string literal below each field of a dataclass, its bases included."""
     docs: dict[str, str] = {}
@@ -192,39 +218,45 @@ def type_name(kind: Any) -> str:
     """A type as a person would write it."""
     if typing.get_origin(kind) is Literal:
         return "|".join(map(str, typing.get_args(kind)))
-    return (
-        kind.__name__
-        if isinstance(kind, type) and not typing.get_origin(kind)
-        else str(kind).replace("typing.", "")
-    )
+    if isinstance(kind, type) and not typing.get_origin(kind):
+        return kind.__name__
+    return str(kind).replace("typing.", "")
 
 
 def describe(config: Any, choices: Choices, path: str = "") -> Iterator[tuple[str, Any, str]]:
-    """(path, value, documentation) of every setting below `config`, depth first."""
+    """(path, value as one would set it, documentation) of every setting below `config`, depth first."""
     hints, docs = field_types(type(config)), field_docs(type(config))
     for field in dataclasses.fields(config):
         value, here = getattr(config, field.name), f"{path}{field.name}"
-        inner = [a for a in (hints[field.name], *typing.get_args(hints[field.name])) if a in choices]
-        legal = f" [{'|'.join(choices[inner[0]])}]" if inner else ""
-        if isinstance(value, tuple) and value and dataclasses.is_dataclass(value[0]):
-            yield (
-                here,
-                ",".join(str(kind_of(item, choices)) for item in value),
-                docs.get(field.name, "") + legal,
-            )
-            for item in value:
-                yield from describe(item, choices, f"{here}.{kind_of(item, choices)}.")
-        elif dataclasses.is_dataclass(value):
-            if inner:
-                yield here, kind_of(value, choices) or "", docs.get(field.name, "") + legal
+        legal = _legal(hints[field.name], choices)
+        doc = docs.get(field.name, "") + (f" [{legal}]" if legal else "")
+        if isinstance(value, tuple) and value and _is_record(value[0]):
+            names = [kind_of(item, choices) for item in value]
+            yield here, ",".join(map(str, names)), doc
+            for name, item in zip(names, value, strict=True):
+                yield from describe(item, choices, f"{here}.{name}.")
+        elif _is_record(value):
+            if legal:
+                yield here, kind_of(value, choices) or _preset(value, choices), doc
             yield from describe(value, choices, f"{here}.")
         else:
-            literal = typing.get_origin(hints[field.name]) is Literal
-            yield (
-                here,
-                value,
-                docs.get(field.name, "") + (f" [{type_name(hints[field.name])}]" if literal else legal),
-            )
+            yield here, ",".join(map(str, value)) if isinstance(value, tuple) else value, doc
+
+
+def _preset(value: Any, choices: Choices) -> str:
+    """The name of the prototype that a value equals; `custom` where it was changed."""
+    prototypes = choices.get(type(value), {})
+    return next((name for name, prototype in prototypes.items() if prototype == value), "custom")
+
+
+def _legal(kind: Any, choices: Choices) -> str:
+    """What may be written for a type that is one of few; empty for any other."""
+    if typing.get_origin(kind) is Literal:
+        return type_name(kind)
+    if kind in choices:
+        return "|".join(choices[kind])
+    inner = [_legal(argument, choices) for argument in typing.get_args(kind) if argument is not Ellipsis]
+    return next(filter(None, inner), "")
 
 
 # ---------------------------------------------------------------------------------------------- command line
@@ -244,7 +276,7 @@ def from_arguments(config: T, arguments: Sequence[str], choices: Choices, usage:
             raise ValueError(f"unexpected argument {argument!r}: options are written --name=value")
         name, equals, value = argument[2:].partition("=")
         if not equals:
-            if not rest:
+            if not rest or rest[0].startswith("--"):
                 raise ValueError(f"--{name} needs a value")
             value = rest.pop(0)
         assignments.append(f"{name}={value}")
