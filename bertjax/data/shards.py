@@ -3,6 +3,8 @@
 Documents are gathered into record batches of about `BATCH_TOKENS` tokens and record batches into shards of about
 `shard_tokens`, so memory is bounded by one record batch. Offsets are appended as they come, for their number is not
 known before the end. Nothing here is trusted by anyone until the manifest lists it.
+
+Worker processes import this module, so it and what it imports do without JAX; shapes stand in comments for that reason.
 """
 
 import hashlib
@@ -14,7 +16,7 @@ import numpy as np
 
 from bertjax.data.corpus import shard_name, token_type
 
-__all__ = ["BATCH_TOKENS", "Documents", "SplitWriter"]
+__all__ = ["BATCH_TOKENS", "Documents", "GrowingArray", "SplitWriter", "finish"]
 
 BATCH_TOKENS = 1 << 21
 
@@ -115,11 +117,11 @@ class SplitWriter:
         self._pending_tokens = 0
         self._shard: _Shard | None = None
         self._shards = 0
-        self._sentence_offsets = _GrowingArray(self._name("sentence_offsets"), np.int64, ())
-        self._document_offsets = _GrowingArray(self._name("document_offsets"), np.int64, ())
-        self._ids = _GrowingArray(self._name("document_ids"), np.uint64, ())
-        self._sources = _GrowingArray(self._name("document_sources"), np.uint16, ())
-        self._batches = _GrowingArray(self._name("batches"), np.int64, (4,))
+        self._sentence_offsets = GrowingArray(self._name("sentence_offsets"), np.int64)
+        self._document_offsets = GrowingArray(self._name("document_offsets"), np.int64)
+        self._ids = GrowingArray(self._name("document_ids"), np.uint64)
+        self._sources = GrowingArray(self._name("document_sources"), np.uint16)
+        self._batches = GrowingArray(self._name("batches"), np.int64, (4,))
         self._arrays = [
             self._sentence_offsets,
             self._document_offsets,
@@ -254,10 +256,10 @@ def _place(batch: Any, name: str, base: int) -> int:
     return values.buffers()[1].address - base
 
 
-class _GrowingArray:
+class GrowingArray:
     """A .npy file whose length is not known before the end: the header is written again when it is."""
 
-    def __init__(self, path: str, dtype: type[np.generic], tail: tuple[int, ...]) -> None:
+    def __init__(self, path: str, dtype: type[np.generic], tail: tuple[int, ...] = ()) -> None:
         self.path, self.dtype, self.tail, self.length = path, np.dtype(dtype), tail, 0
         self._file: BinaryIO = open(path, "wb+")  # noqa: SIM115 (closed by `close`)
         self._header()
@@ -269,6 +271,7 @@ class _GrowingArray:
         np.lib.format.write_array_header_1_0(self._file, described)
 
     def append(self, values: np.ndarray) -> None:
+        """Adds to its end."""
         self._file.write(np.ascontiguousarray(values, self.dtype).tobytes())
         self.length += len(values)
 
