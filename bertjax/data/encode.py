@@ -1,8 +1,9 @@
 """One unit of text becomes one part of a corpus: the work of a worker process.
 
-A part is an Arrow stream of one record batch with the columns of a shard, plus what happened on the way in its
-metadata. It is written under another name, forced to the disk and renamed, so a part that exists is whole; its name is the
-hash of the unit and of everything that decides how it is encoded, so a part that exists is also right.
+A part is an Arrow stream of one record batch with the columns of a shard, plus what happened on the way
+in its metadata. It is written under another name, forced to the disk and renamed, so a part that exists
+is whole; its name is the hash of the unit and of everything that decides how it is encoded, so a part
+that exists is also right.
 """
 
 import dataclasses
@@ -16,9 +17,9 @@ import numpy as np
 from bertjax.data.corpus import token_type
 from bertjax.data.records import BadRecords, texts
 from bertjax.data.sentences import Rule, split_sentences
-from bertjax.data.shards import Documents, finish
+from bertjax.data.shards import Columns, finish
 from bertjax.data.sources import Unit
-from bertjax.data.tokenizer import Tokenizer
+from bertjax.data.subword import Tokenizer
 from bertjax.data.workers import find_callable
 
 __all__ = ["Encoder", "Rules", "document_id", "part_counts", "part_name", "read_part"]
@@ -64,7 +65,7 @@ class Encoder:
         _write_part(os.path.join(self.folder, name), documents, counts)
         return counts, unit.progress
 
-    def _encode(self, unit: Unit, bad: BadRecords) -> tuple[Documents, int, int]:
+    def _encode(self, unit: Unit, bad: BadRecords) -> tuple[Columns, int, int]:
         tokens: list[np.ndarray] = []
         lengths: list[np.ndarray] = []
         words: list[np.ndarray] = []
@@ -96,10 +97,10 @@ class Encoder:
                     flush()
         flush()
         all_lengths = np.concatenate([np.zeros(0, np.int64), *lengths])
-        # What the tokenizer makes nothing of (control characters alone) is no sentence; without one, no document.
+        # What becomes no token at all (control characters) is no sentence; without one there is no document.
         owner = np.repeat(np.arange(len(counts)), counts)[all_lengths > 0]
         full = np.bincount(owner, minlength=len(counts))
-        documents = Documents(
+        documents = Columns(
             tokens=np.concatenate([np.zeros(0, self.width), *tokens]),
             sentences=all_lengths[all_lengths > 0].astype(np.int32),
             counts=full[full > 0],
@@ -140,7 +141,7 @@ class Encoder:
             if found < 0 or sentence[position:found].strip():
                 raise ValueError(
                     f"segmenter {self.rules.segmenter} gave {word!r} where the text goes on with "
-                    f"{sentence[position : position + 20]!r}: its words must be the text, in order, white space aside"
+                    f"{sentence[position : position + 20]!r}: its words must be the text, white space aside"
                 )
             begins.append(found)
             position = found + len(word)
@@ -157,7 +158,7 @@ def part_name(unit: Unit, rules: str) -> str:
     return hashlib.blake2b(f"{rules} {unit.key} {unit.cut}".encode(), digest_size=16).hexdigest() + ".arrow"
 
 
-def _write_part(path: str, documents: Documents, counts: dict[str, Any]) -> None:
+def _write_part(path: str, documents: Columns, counts: dict[str, Any]) -> None:
     import pyarrow as pa
 
     batch = documents.to_arrow()
@@ -184,8 +185,8 @@ def part_counts(path: str) -> dict[str, Any]:
         return counts
 
 
-def read_part(path: str) -> Documents:
+def read_part(path: str) -> Columns:
     """The documents of a part, mapped from the disk."""
     import pyarrow as pa
 
-    return Documents.from_arrow(pa.ipc.open_stream(pa.memory_map(path)).read_next_batch())
+    return Columns.from_arrow(pa.ipc.open_stream(pa.memory_map(path)).read_next_batch())

@@ -1,7 +1,8 @@
-"""From parts to splits: in order, without duplicates if so wished, held-out documents apart; a part in memory at a time.
+"""From parts to splits: in order, held-out documents apart, without duplicates if so wished.
 
-Two documents are the same if the 64-bit hashes of their texts are: among a billion documents that takes one for the
-copy of another with a probability of 3 %. The hashes are sorted bucket by bucket, so memory stays bounded too.
+Two documents are the same if the 64-bit hashes of their texts are: among a billion documents that takes
+one for the copy of another with a probability of 3 %. The hashes are sorted bucket by bucket, so memory
+stays bounded too.
 """
 
 import dataclasses
@@ -82,7 +83,7 @@ def merge(
 
 
 def _first_copies(parts: Sequence[tuple[int, str]], folder: str) -> np.ndarray:
-    """bool [documents], on disk: whether no document before it has the same hash."""
+    """Whether no document before it has the same hash: bool [documents], on disk."""
     name = os.path.join(folder, "ids.npy")
     array = GrowingArray(name, np.uint64)
     for _, path in parts:

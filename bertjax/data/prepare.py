@@ -3,11 +3,11 @@
     sources --units--> worker processes --parts--> merge --> train/, heldout/ --> manifest
 
 1. One process reads and hashes the sources and cuts them into units (see `sources`).
-2. Workers encode units into parts, files that are named by the hash of all that decides their contents. After a
-   crash, a kill or a full disk the same command finds the parts that were finished and goes on with the rest.
-3. The parts are merged in the order of the sources, without duplicates if so wished, into a training and a held-out
-   split. A document is held out by the hash of its text, so copies of it never lie on both sides.
-4. The manifest is written last. Without it a folder is not a corpus, so nothing half-written is ever trusted.
+2. Workers encode units into parts, files that are named by the hash of all that decides their contents.
+   After a crash, a kill or a full disk the same command finds the parts that are there and does the rest.
+3. The parts are merged in the order of the sources, without duplicates if so wished, into a training and a
+   held-out split. A document is held out by the hash of its text, so copies of it never lie on both sides.
+4. The manifest is written last. Without it a folder is not a corpus: nothing half-written is ever trusted.
 
 The same inputs and options give the same bytes, whatever the number of workers and of interruptions.
 Memory is about 150 MB a process and does not grow with the corpus.
@@ -34,7 +34,7 @@ from bertjax.data.progress import Progress
 from bertjax.data.sentences import Rule
 from bertjax.data.shards import finish
 from bertjax.data.sources import Source, SourceOptions, Unit, find_sources
-from bertjax.data.tokenizer import SPECIAL, Tokenizer, load
+from bertjax.data.subword import SPECIAL, Tokenizer, load
 from bertjax.data.workers import Pool, available_cores, find_callable
 
 __all__ = ["PrepareOptions", "prepare"]
@@ -53,9 +53,9 @@ class PrepareOptions(SourceOptions):
     deduplicate: bool = False
     """Keep only the first of documents with the same text."""
     sentences: Rule = "punctuation"
-    """Where sentences end: punctuation and newlines, each line as it stands, or wrapped: newlines are white space."""
+    """Where sentences end: at punctuation and newlines; at newlines alone; or newlines are mere white space."""
     segmenter: str | None = None
-    """module:function that splits a sentence into words, for whole-word masking where words have no spaces."""
+    """A module:function that splits a sentence into words, for whole-word masking without spaces between them."""
     workers: int | None = None
     """Processes that encode; None takes all cores."""
     shard_tokens: int = 1 << 29
@@ -107,7 +107,7 @@ def _described(options: PrepareOptions, tokenizer: Tokenizer) -> dict[str, Any]:
     return {**given, "input": list(options.input), "format_version": FORMAT, "tokenizer": tokenizer.digest}
 
 
-# ---------------------------------------------------------------------------------------------- finished already
+# ------------------------------------------------------------------------------------- finished already
 
 
 def _finished(out: str, described: dict[str, Any], sources: list[Source], stamp: str) -> Corpus:
@@ -157,7 +157,7 @@ def _digest(described: dict[str, Any], sources: list[Source]) -> str:
     return settings.digest([content, [_hash(source) for source in sources]])
 
 
-# ---------------------------------------------------------------------------------------------- units to parts
+# ------------------------------------------------------------------------------------- units to parts
 
 
 def _encode(
@@ -167,7 +167,8 @@ def _encode(
     rules = Rules(options.field, options.on_bad_record, options.sentences, options.segmenter)
     digest = settings.digest([FORMAT, tokenizer.digest, dataclasses.asdict(rules)])
     sizes = [source.bytes for source in sources]
-    progress = Progress("prepare", sum(sizes) if None not in sizes else None)
+    known = [size for size in sizes if size is not None]
+    progress = Progress("prepare", sum(known) if len(known) == len(sizes) else None)
     names: list[tuple[int, str]] = []
     handed: set[str] = set()
     reused = skipped = 0
@@ -206,7 +207,7 @@ def _encode(
     return names
 
 
-# ---------------------------------------------------------------------------------------------- parts to corpus
+# ------------------------------------------------------------------------------------- parts to corpus
 
 
 def _build(
@@ -312,7 +313,7 @@ def _summary(out: str, manifest: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-# ---------------------------------------------------------------------------------------------- the folder
+# ------------------------------------------------------------------------------------- the folder
 
 
 @contextlib.contextmanager
@@ -340,7 +341,7 @@ def _locked(out: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _full_disk_is_an_error(out: str) -> Iterator[None]:
-    """One line instead of a trace when there is no room: finished parts stay, for the next run to go on from."""
+    """One line instead of a trace when there is no room; finished parts stay for the next run."""
     try:
         yield
     except OSError as error:
@@ -348,6 +349,6 @@ def _full_disk_is_an_error(out: str) -> Iterator[None]:
             raise
         free = shutil.disk_usage(out).free / 1e6
         raise ValueError(
-            f"no space left for out={out} ({error.strerror}, {free:,.0f} MB free): a corpus takes about the size of "
-            "its text; make room and run the same command, it continues"
+            f"no space left for out={out} ({error.strerror}, {free:,.0f} MB free): a corpus takes about the size "
+            "of its text; make room and run the same command, it continues"
         ) from None

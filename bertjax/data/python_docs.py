@@ -1,10 +1,10 @@
-"""English prose that every machine with Python has: the language reference's topics and the docstrings of all modules.
+"""English prose that every machine with Python has: the reference's topics and the docstrings of all modules.
 
-Nothing is imported: each file is parsed and its docstrings are read from the syntax tree, so a package that is
-broken or slow to import costs nothing, and no foreign code runs. A module is one document, its docstrings in the
-order in which they stand; each topic of `pydoc_data.topics` is one document. Hard line breaks inside paragraphs are undone.
-Paragraphs that are code, tables, markup or lists of parameters are left out: in a few minutes of training a model gets
-more from sentences.
+Nothing is imported: each file is parsed and its docstrings are read from the syntax tree, so a package
+that is broken or slow to import costs nothing, and no foreign code runs. A module is one document, its
+docstrings in the order in which they stand; each topic of `pydoc_data.topics` is one document. Hard line
+breaks inside paragraphs are undone. Paragraphs that are code, tables, markup or lists of parameters are
+left out: in a few minutes of training a model gets more from sentences.
 
 A file that this interpreter cannot parse (a template, Python 2) has no documentation and is passed over.
 """
@@ -41,8 +41,8 @@ _WORD = re.compile(r"[A-Za-z]{2,}")
 
 
 def python_files(name: str | None) -> list[str]:
-    """The .py files of the standard library and of installed packages, or of the package or module `name` alone."""
-    roots = {}
+    """The .py files of the standard library and of installed packages, or of the package `name` alone."""
+    roots: dict[str, str] = {}
     for key in ("stdlib", "platstdlib", "purelib", "platlib"):
         roots.setdefault(os.path.realpath(sysconfig.get_path(key)), key)
     if name is not None and not name.isidentifier():

@@ -1,4 +1,4 @@
-"""From a unit's bytes to the text of its documents, record by record; a bad record is named by file and line."""
+"""From a unit's bytes to the text of its documents; a record that is bad is named by file and line."""
 
 import json
 import re
@@ -35,7 +35,8 @@ def texts(unit: Unit, field: str, bad: BadRecords) -> Iterator[str]:
     if unit.kind == "table":
         found = _rows(unit, bad)
     elif unit.kind == "python":
-        found = (text for name, content in unit.payload for text in documentation(str(name), bytes(content)))
+        assert isinstance(unit.payload, tuple)
+        found = (text for name, content in unit.payload for text in documentation(name, content))
     elif unit.kind == "file":
         found = _files(unit, bad)
     elif unit.kind == "jsonl":

@@ -1,14 +1,14 @@
 """Where sentences end: a few rules that hold in most languages, fast enough to vanish beside the tokenizer.
 
 A sentence ends
-1. at a newline (`punctuation`, `lines`) or only at an empty line (`wrapped`, for text with hard line breaks);
-2. after `.` `!` `?` `…` and their relatives in other scripts, closing quotes and brackets included, where white space
-   follows and the next character is not a lower-case letter;
+1. at a newline (`punctuation`, `lines`) or at an empty line only (`wrapped`, for hard line breaks);
+2. after `.` `!` `?` `…` and their relatives in other scripts, closing quotes and brackets included, where
+   white space follows and the next character is not a lower-case letter;
 3. after `。` `！` `？` and the like, closing brackets included, with or without white space.
 
-Rule 2 does not apply to a full stop after a single letter or after a word that contains one (J. Smith, U.S., e.g.),
-after a bare number that is at the start of its line (lists), nor after the few titles and abbreviations below. What the rules
-get wrong costs little: a boundary too many gives two short sentences, one too few a long one.
+Rule 2 does not apply to a full stop after a single letter or a word that contains one (J. Smith, U.S., e.g.),
+after a bare number at the start of a line (lists), or after the few titles and abbreviations below. What the
+rules get wrong costs little: a boundary too many gives two short sentences, one too few a long one.
 With `lines` each line is a sentence as it stands, the format that the original BERT scripts read.
 """
 

@@ -1,17 +1,19 @@
-"""Where text comes from: files, compressed or not, data sets of the hub, and the interpreter's own documentation.
+"""Where text comes from: files, compressed or not, data sets of the hub, the interpreter's own documentation.
 
 An input is
-    a path or a pattern        text (.txt, .text, .md), JSON lines (.jsonl, .ndjson, .json), .parquet, .arrow; the
-                               first two also compressed as .gz, .bz2, .xz or .zst
+    a path or a pattern        text (.txt, .text, .md), JSON lines (.jsonl, .ndjson, .json), .parquet, .arrow;
+                               the first two also compressed as .gz, .bz2, .xz or .zst
     hub:NAME[@CONFIG][:SPLIT]  a data set of the hub, or a folder in its layout, streamed through `datasets`
-    python-docs[:NAME]         documentation of the standard library and of installed packages, or of one of them
+    python-docs[:NAME]         documentation of the standard library and of installed packages, or of one
 
-One process reads all inputs in order and cuts them at document boundaries into units of about four megabytes. A unit
-is raw bytes: decoding, parsing and tokenising it is the work of whoever receives it, in parallel (see `records`).
-Where the cuts fall depends on the bytes alone, never on the number of processes, and a unit is named by the hash of
-what it holds. So a corpus comes out the same on every machine, and finished units are found again after a crash.
+One process reads all inputs in order and cuts them at document boundaries into units of about four
+megabytes. A unit is raw bytes: decoding, parsing and tokenising it is the work of whoever receives it, in
+parallel (see `records`). Where the cuts fall depends on the bytes alone, never on the number of
+processes, and a unit is named by the hash of what it holds. So a corpus comes out the same on every
+machine, and finished units are found again after a crash.
 
-Every file is hashed as it is read. A file that ends early is always an error; `on_bad_record` is about single records.
+Every file is hashed as it is read. A file that ends early is always an error; `on_bad_record` is about
+single records.
 """
 
 import dataclasses
@@ -58,7 +60,7 @@ class SourceOptions:
     """Which text to read, and how."""
 
     input: tuple[str, ...] = ()
-    """Paths, patterns (quoted), hub:NAME[@CONFIG][:SPLIT] or python-docs[:NAME]; several with commas between."""
+    """Paths, quoted patterns, hub:NAME[@CONFIG][:SPLIT], python-docs[:NAME]; several with commas between."""
     format: Format | None = None
     """What the files are; None goes by their names."""
     field: str = "text"

@@ -1,4 +1,4 @@
-"""Reading files in blocks: hashed, decompressed, cut where a document ends; tables as runs of their text column."""
+"""Reading files in blocks: hashed, decompressed, cut where a document ends; tables as runs of their text."""
 
 import bz2
 import gzip
@@ -9,7 +9,7 @@ import os
 import re
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from bertjax.settings import suggest
 
@@ -73,7 +73,7 @@ class Stream:
         if extension == ".bz2":
             return bz2.BZ2File(self._raw).read
         if extension == ".xz":
-            return lzma.LZMAFile(self._raw).read
+            return lzma.LZMAFile(cast(Any, self._raw)).read
         if extension == ".zst":
             import pyarrow as pa
 
@@ -115,11 +115,11 @@ class Stream:
         return self._raw.position, self._raw.hash.hexdigest()
 
 
-# ---------------------------------------------------------------------------------------------- runs of lines
+# ------------------------------------------------------------------------------------- runs of lines
 
 
 def blocks(stream: Stream, kind: str) -> Iterator[tuple[int, bytes, bool]]:
-    """(number of the first line, whole documents, whether the last one goes on) until the end of the stream."""
+    """(number of the first line, whole documents, whether the last one goes on), block by block."""
     rest, line = b"", 1
     while data := stream.read(BLOCK):
         block = rest + data
@@ -158,7 +158,7 @@ def _forced_boundary(block: bytes) -> int:
     return max(end - 1, 1)
 
 
-# ---------------------------------------------------------------------------------------------- tables
+# ------------------------------------------------------------------------------------- tables
 
 
 def units_of_columns(columns: Iterator[tuple[Any, int]]) -> Iterator[tuple[int, bytes, int]]:
@@ -205,7 +205,7 @@ def _check_field(name: str, field: str, columns: list[str]) -> None:
 
 
 def parquet_columns(path: str, field: str) -> Iterator[tuple[Any, int]]:
-    """The text column of a parquet file in pieces of about a unit, and the share of the file each stands for."""
+    """The text column of a parquet file in pieces of about a unit, and how much of the file each is."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -265,6 +265,6 @@ def hub_columns(name: str, field: str) -> Iterator[tuple[Any, int]]:
             yield column, column.nbytes
     except ValueError as error:
         raise ValueError(f"{name}: {str(error).splitlines()[0]}") from None
-    except Exception as error:  # noqa: BLE001 (the library raises whatever its back ends raise)
+    except Exception as error:  # the library raises whatever its back ends raise
         why = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ValueError(f"{name} cannot be read ({why}): check its name and the network") from None

@@ -1,396 +1,357 @@
-"""One small interface to every subword tokenizer: from text to token numbers and back.
+"""Training a tokenizer: WordPiece, byte-level BPE, SentencePiece Unigram or BPE, the same every time.
 
-`load` opens a folder or file of any of these kinds, trained here (see `training`) or published elsewhere:
-    tokenizer.json   of the `tokenizers` library: WordPiece, byte-level BPE, Unigram and BPE with a word-start sign
-    vocab.txt        WordPiece of the original BERT; split as in the reference implementation, Chinese characters apart
-    spm.model        SentencePiece, Unigram or BPE
+Deterministic by construction, not by luck:
+- The text is a sample of documents, those with the lowest hashes up to `sample_mb`, in the order of the
+  sources.
+- The alphabet is chosen here: the most frequent characters that cover `coverage` of the text, ties by
+  code point.
+- WordPiece training in `tokenizers` numbers the continuing characters (##a) in the order of a randomly
+  seeded hash map, and breaks ties by these numbers. So it runs twice: once to learn which there are, once
+  with all numbered.
+- SentencePiece sums in as many threads as it is told, so that number is fixed and does not follow the
+  machine.
 
-Whatever the kind, a special token that is written out in raw text is text: only `encode_pair` ever adds one.
+A vocabulary that the text cannot fill is an error that says what it could; it is never padded.
 """
 
-import abc
-import functools
-import hashlib
+import dataclasses
+import heapq
+import io
 import json
 import os
-from collections.abc import Iterable, Sequence
-from itertools import chain
-from typing import Any
+import re
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Literal
 
 import numpy as np
 
-from bertjax.data.corpus import Vocabulary
+from bertjax import settings
+from bertjax.data.encode import document_id
+from bertjax.data.progress import Progress
+from bertjax.data.records import BadRecords, texts
+from bertjax.data.sources import SourceOptions, Unit, find_sources
+from bertjax.data.subword import (
+    SPECIAL,
+    FastTokenizer,
+    SentencePieceTokenizer,
+    Tokenizer,
+    finish,
+    load,
+    wordpiece_json,
+)
+from bertjax.data.workers import Pool, available_cores
 
-__all__ = ["SPECIAL", "Tokenizer", "load"]
+__all__ = ["Tokenizer", "TokenizerOptions", "load", "train_tokenizer"]
 
-# By role: the name this project gives, then the names that published tokenizers give.
-SPECIAL = {
-    "pad": ("[PAD]", "<pad>"),
-    "unk": ("[UNK]", "<unk>"),
-    "cls": ("[CLS]", "<s>", "<cls>"),
-    "sep": ("[SEP]", "</s>", "<sep>"),
-    "mask": ("[MASK]", "<mask>"),
-}
-FILES = ("tokenizer.json", "spm.model", "vocab.txt")  # in this order `load` looks for them in a folder
-
-
-class Tokenizer(abc.ABC):
-    """What everything else may assume of a tokenizer."""
-
-    kind: str  # wordpiece, byte_bpe, unigram, bpe, sentencepiece
-    word_prefix: str = ""  # what a text must begin with for its first token to be the start of a word
-
-    def __init__(self, files: dict[str, bytes]) -> None:
-        self.files = files
-        listing = sorted((name, hashlib.sha256(content).hexdigest()) for name, content in files.items())
-        self.digest = hashlib.sha256(json.dumps(listing).encode()).hexdigest()[:16]
-
-    @functools.cached_property
-    @abc.abstractmethod
-    def vocabulary(self) -> Vocabulary:
-        """Size, special tokens, and which tokens start a word."""
-
-    @abc.abstractmethod
-    def encode_flat(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """The tokens of all texts in one run, and how many each has; no special tokens."""
-
-    @abc.abstractmethod
-    def encode_with_offsets(self, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """(tokens, [tokens, 2] where in the text each begins and ends) of every text; no special tokens."""
-
-    @abc.abstractmethod
-    def encode_pair(
-        self, first: str, second: str | None = None, *, length: int | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """(tokens, types) of one or two texts with special tokens; to fit `length` the longer text is cut at its end."""
-
-    @abc.abstractmethod
-    def decode(self, tokens: Iterable[int], *, special: bool = False) -> str:
-        """The text that tokens stand for; `special` shows the special ones too."""
-
-    @abc.abstractmethod
-    def tokens(self, tokens: Iterable[int]) -> list[str]:
-        """The name of each token."""
-
-    @abc.abstractmethod
-    def token(self, name: str) -> int | None:
-        """The number of a token by its name; None where there is none."""
-
-    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """The tokens of every text, int32; no special tokens."""
-        flat, lengths = self.encode_flat(texts)
-        return np.split(flat, np.cumsum(lengths)[:-1]) if len(texts) else []
-
-    def save(self, folder: str) -> None:
-        """Writes the files that `load` reads."""
-        os.makedirs(folder, exist_ok=True)
-        for name, content in self.files.items():
-            with open(os.path.join(folder, name), "wb") as file:
-                file.write(content)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.files,)
-
-    def _vocabulary(self, size: int, starts_word: np.ndarray, more: Iterable[int]) -> Vocabulary:
-        """A vocabulary from the flags of ordinary tokens; `more` are special tokens besides the five."""
-        roles = {}
-        for role, names in SPECIAL.items():
-            found = [number for name in names if (number := self.token(name)) is not None]
-            if not found:
-                raise ValueError(
-                    f"this {self.kind} tokenizer has no {role} token: it needs one of {', '.join(names)}"
-                )
-            roles[role] = found[0]
-        special = np.zeros(size, bool)
-        special[[*roles.values(), *more]] = True
-        return Vocabulary(size=size, **roles, starts_word=starts_word | special, special=special)
+NAMES = [names[0] for names in SPECIAL.values()]  # the special tokens, numbered from 0 in this order
+THREADS = 16
 
 
-def load(path: str, *, lowercase: bool | None = None) -> Tokenizer:
-    """The tokenizer in a folder or file. `lowercase` matters to a bare vocab.txt; None looks for what is beside it."""
-    name = os.fspath(path)
-    if os.path.isdir(name):
-        found = [file for file in FILES if os.path.exists(os.path.join(name, file))]
-        found = found or sorted(file for file in os.listdir(name) if file.endswith(".model"))
-        if not found:
-            raise ValueError(f"{name} holds no tokenizer: it needs one of {', '.join(FILES)}")
-        name = os.path.join(name, found[0])
-    try:
-        with open(name, "rb") as file:
-            content = file.read()
-    except OSError as error:
-        hint = "train one with python -m bertjax tokenizer"
-        raise ValueError(f"tokenizer {name} cannot be read ({error.strerror}): {hint}") from None
-    base = os.path.basename(name)
-    try:
-        if base.endswith(".txt"):
-            json_text = wordpiece_json(
-                _vocab_txt(name, content), lowercase=_lowercase(name, content, lowercase)
-            )
-            return FastTokenizer({"tokenizer.json": json_text.encode()})
-        if base.endswith(".json"):
-            return FastTokenizer({"tokenizer.json": content})
-        if base.endswith(".model"):
-            return SentencePieceTokenizer({"spm.model": content})
-    except ValueError:
-        raise
-    except Exception as error:  # noqa: BLE001 (both libraries raise bare exceptions)
+@dataclasses.dataclass(frozen=True)
+class TokenizerOptions(SourceOptions):
+    """What to train a tokenizer on, of which kind, and where to put it."""
+
+    out: str = ""
+    """The folder of the tokenizer."""
+    kind: Literal["wordpiece", "byte_bpe", "sentencepiece", "sentencepiece_bpe"] = "wordpiece"
+    """BERT's WordPiece, RoBERTa's byte-level BPE, or SentencePiece (Unigram as ALBERT's, or BPE)."""
+    vocab: int = 30522
+    """Number of tokens, the five special ones included."""
+    lowercase: bool = True
+    """An uncased tokenizer; for WordPiece accents go with the case."""
+    split_cjk: bool = True
+    """WordPiece: every Chinese character is a word, as in BERT."""
+    coverage: float = 0.9999
+    """Share of the text's characters that the alphabet covers, the rest being unknown; bytes need none."""
+    min_frequency: int = 2
+    """WordPiece and byte-level BPE: how often a pair must occur to be merged."""
+    sample_mb: int = 64
+    """Megabytes of text to train on, drawn evenly from all of it."""
+    workers: int | None = None
+    """Processes that read the text; None takes all cores."""
+
+
+def train_tokenizer(options: TokenizerOptions) -> Tokenizer:
+    """Trains a tokenizer and saves it, or finds it finished."""
+    _check(options)
+    sources = find_sources(options)
+    described = {
+        name: value for name, value in dataclasses.asdict(options).items() if name not in ("out", "workers")
+    }
+    described["input"] = list(options.input)
+    stamp = settings.digest([source.stamp() for source in sources])
+    recorded = os.path.join(options.out, "training.json")
+    record: dict[str, Any] | None = None
+    if os.path.isdir(options.out) and os.listdir(options.out):
+        record = _recorded(recorded, described)
+        if record["stamp"] == stamp:
+            print(f"tokenizer {options.out} is finished: nothing to do")
+            return load(options.out)
+    text, sizes = _sample(options, sources)
+    if not text:
+        raise ValueError(f"input {', '.join(options.input)}: no document to train on: give more text")
+    tokenizer = _TRAINERS[options.kind](text, options)
+    size = tokenizer.vocabulary.size
+    if size != options.vocab:
         raise ValueError(
-            f"{name} is not a tokenizer ({str(error).splitlines()[0]}): fetch or train it again"
+            f"vocab={options.vocab} is more than the text can fill: it gives {size} tokens; "
+            f"use --vocab={size} or less, or more text"
+        )
+    if record is not None and record["tokenizer"] != tokenizer.digest:
+        raise ValueError(
+            f"out={options.out} was trained before its input changed: choose another out, or remove it"
+        )
+    record = {
+        "options": described,
+        "sources": [digest for source in sources for _, _, digest in source.listing],
+        "documents": len(text),
+        **sizes,
+        "tokenizer": tokenizer.digest,
+        "stamp": stamp,
+    }
+    _save(tokenizer, record, options.out)
+    print(f"tokenizer {options.out}: {options.kind}, {size:,} tokens, from {len(text):,} documents")
+    return tokenizer
+
+
+def _check(options: TokenizerOptions) -> None:
+    if not options.out:
+        raise ValueError("no out given: say --out=FOLDER")
+    if os.path.exists(options.out) and not os.path.isdir(options.out):
+        raise ValueError(f"out={options.out} is a file: name a folder that does not exist yet")
+    if options.vocab <= len(NAMES):
+        raise ValueError(
+            f"vocab={options.vocab} leaves no room beside {len(NAMES)} special tokens: 8192 is small"
+        )
+    if not 0 < options.coverage <= 1:
+        raise ValueError(f"coverage={options.coverage} is not a share of the text: choose from above 0 to 1")
+    for name in ("sample_mb", "min_frequency", "workers"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise ValueError(f"{name}={value}: it must be at least 1")
+
+
+def _recorded(path: str, described: dict[str, Any]) -> dict[str, Any]:
+    folder = os.path.dirname(path)
+    try:
+        with open(path, encoding="utf-8") as file:
+            record: dict[str, Any] = json.load(file)
+    except (OSError, ValueError):
+        raise ValueError(
+            f"out={folder} is not empty and holds no tokenizer: name a folder that does not exist yet"
         ) from None
-    raise ValueError(f"{name} is not a tokenizer's file: choose from {', '.join(FILES)}")
-
-
-# ---------------------------------------------------------------------------------------------- tokenizers
-
-
-class FastTokenizer(Tokenizer):
-    """A tokenizer.json."""
-
-    def __init__(self, files: dict[str, bytes]) -> None:
-        from tokenizers import Tokenizer as Fast
-
-        super().__init__(files)
-        self.fast = Fast.from_str(files["tokenizer.json"].decode())
-        self.fast.encode_special_tokens = True  # a literal "[MASK]" in a text is five ordinary tokens
-        self.fast.no_padding()
-        self.fast.no_truncation()
-        described = json.loads(files["tokenizer.json"])
-        self._model = described["model"]
-        parts = list(_parts(described["pre_tokenizer"]))
-        kinds = {part["type"]: part for part in parts}
-        model = self._model.get("type") or (
-            "WordPiece" if "continuing_subword_prefix" in self._model else "BPE"
+    changed = list(settings.differences(described, record["options"]))
+    if changed:
+        raise ValueError(
+            f"out={folder} holds another tokenizer ({changed[0]}): choose another out, or remove that one"
         )
-        if model == "WordPiece":
-            self.kind, self._sign, self._continues = (
-                "wordpiece",
-                self._model["continuing_subword_prefix"],
-                True,
-            )
-        elif "ByteLevel" in kinds:
-            self.kind, self._sign, self._continues = "byte_bpe", "Ġ", False
-            self.word_prefix = "" if kinds["ByteLevel"]["add_prefix_space"] else " "
-        elif "Metaspace" in kinds:
-            self.kind, self._sign, self._continues = model.lower(), kinds["Metaspace"]["replacement"], False
-        else:
-            legal = "WordPiece, ByteLevel or Metaspace"
-            raise ValueError(
-                f"a {model} tokenizer.json that is split by {list(kinds)} is not known: it needs {legal}"
-            )
+    return record
 
-    @functools.cached_property
-    def vocabulary(self) -> Vocabulary:
-        size = self.fast.get_vocab_size(with_added_tokens=True)
-        starts_word = np.zeros(size, bool)
-        for name, number in self.fast.get_vocab(with_added_tokens=True).items():
-            starts_word[number] = name.startswith(self._sign) != self._continues
-        added = self.fast.get_added_tokens_decoder()
-        return self._vocabulary(
-            size, starts_word, [number for number, token in added.items() if token.special]
+
+def _save(tokenizer: Tokenizer, record: dict[str, Any], out: str) -> None:
+    temporary = f"{out.rstrip(os.sep)}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    tokenizer.save(temporary)
+    with open(os.path.join(temporary, "training.json"), "w", encoding="utf-8") as file:
+        json.dump(record, file, indent=1)
+    shutil.rmtree(out, ignore_errors=True)  # empty, or the same tokenizer with an older stamp
+    os.rename(temporary, out)
+
+
+# ------------------------------------------------------------------------------------- the sample
+
+
+class Reader:
+    """The documents of a unit with their hashes: the work of a worker process."""
+
+    def __init__(self, field: str, on_bad_record: Any) -> None:
+        self.field, self.on_bad_record = field, on_bad_record
+
+    def __call__(self, unit: Unit) -> tuple[list[tuple[int, str]], int, int, str | None]:
+        """((hash, text) of every document, progress, bad records, the first of them)."""
+        bad = BadRecords(self.on_bad_record)
+        documents = [(document_id(text.encode()), text) for text in texts(unit, self.field, bad)]
+        return documents, unit.progress, bad.count, bad.first
+
+
+def _sample(options: TokenizerOptions, sources: Sequence[Any]) -> tuple[list[str], dict[str, int]]:
+    """Documents with the lowest hashes, up to `sample_mb`, in order; and how much there was."""
+    room = options.sample_mb * 1_000_000
+    kept: list[tuple[int, int, str]] = []  # a heap with the highest hash on top: (-hash, number, text)
+    held = seen = number = skipped = 0
+    sizes = [source.bytes for source in sources]
+    progress = Progress("tokenizer: reading", sum(sizes) if None not in sizes else None)
+    units = (unit for source in sources for unit in source.units())
+    with Pool(
+        options.workers or available_cores(), f"{__name__}:Reader", options.field, options.on_bad_record
+    ) as pool:
+        for documents, advance, bad, first in pool.map(units):
+            progress.add(advance)
+            skipped += bad
+            if skipped > options.bad_records:
+                raise ValueError(
+                    f"more than bad_records={options.bad_records} records are bad, one is {first}"
+                )
+            for hashed, text in documents:
+                number += 1
+                size = len(text.encode())
+                seen += size
+                heapq.heappush(kept, (-hashed, number, text))
+                held += size
+                while held > room and len(kept) > 1:
+                    held -= len(heapq.heappop(kept)[2].encode())
+    progress.close()
+    chosen = [text for _, _, text in sorted(kept, key=lambda item: item[1])]
+    return chosen, {"sampled_bytes": held, "text_bytes": seen, "skipped": skipped}
+
+
+def _alphabet(text: Iterable[str], coverage: float) -> list[str]:
+    """The most frequent characters that make up `coverage` of the text, white space aside, sorted."""
+    counts = np.zeros(sys.maxunicode + 1, np.int64)
+    for piece in text:
+        points = np.frombuffer(piece.encode("utf-32-le"), np.uint32)
+        found, times = np.unique(points, return_counts=True)
+        counts[found] += times
+    present = np.flatnonzero(counts)
+    present = present[[not chr(point).isspace() for point in present]]
+    order = present[np.lexsort((present, -counts[present]))]
+    total = np.cumsum(counts[order])
+    enough = int(np.searchsorted(total, coverage * total[-1])) + 1 if len(order) else 0
+    return [chr(point) for point in sorted(order[:enough])]
+
+
+# ------------------------------------------------------------------------------------- the kinds
+
+
+def _wordpiece(text: list[str], options: TokenizerOptions) -> Tokenizer:
+    from tokenizers import Tokenizer as Fast
+    from tokenizers import models, trainers
+
+    empty = Fast.from_str(
+        wordpiece_json(
+            {name: n for n, name in enumerate(NAMES)},
+            lowercase=options.lowercase,
+            split_cjk=options.split_cjk,
         )
+    )
+    alphabet = _alphabet(map(empty.normalizer.normalize_str, text), options.coverage)
 
-    def encode_flat(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        encoded = [one.ids for one in self.fast.encode_batch_fast(list(texts), add_special_tokens=False)]
-        lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
-        return np.fromiter(chain.from_iterable(encoded), np.int32, int(lengths.sum())), lengths
+    def train(vocab: int, first: list[str]) -> dict[str, int]:
+        fast = Fast(models.WordPiece(unk_token="[UNK]"))
+        fast.normalizer, fast.pre_tokenizer = empty.normalizer, empty.pre_tokenizer
+        trainer = trainers.WordPieceTrainer(
+            vocab_size=vocab,
+            min_frequency=options.min_frequency,
+            special_tokens=first,
+            initial_alphabet=alphabet,
+            limit_alphabet=len(alphabet),
+            show_progress=False,
+        )
+        fast.train_from_iterator(text, trainer)
+        found: dict[str, int] = fast.get_vocab()
+        return found
 
-    def encode_with_offsets(self, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
-        encoded = self.fast.encode_batch(list(texts), add_special_tokens=False)
-        return [
-            (np.array(one.ids, np.int32), np.array(one.offsets, np.int32).reshape(-1, 2)) for one in encoded
-        ]
-
-    def encode_pair(
-        self, first: str, second: str | None = None, *, length: int | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        texts = [first] if second is None else [first, second]
-        encoded = self.fast.encode_batch(texts, add_special_tokens=False)
-        if length is not None:
-            room = length - self.fast.num_special_tokens_to_add(len(texts) == 2)
-            for one, keep in zip(encoded, _fit([len(one) for one in encoded], room, length), strict=True):
-                one.truncate(keep)
-        whole = self.fast.post_process(*encoded, add_special_tokens=True)
-        return np.array(whole.ids, np.int32), np.array(whole.type_ids, np.int32)
-
-    def decode(self, tokens: Iterable[int], *, special: bool = False) -> str:
-        return self.fast.decode([int(token) for token in tokens], skip_special_tokens=not special)
-
-    def save(self, folder: str) -> None:
-        super().save(folder)
-        if self.kind == "wordpiece":  # what every other BERT reads, too
-            names = self.tokens(range(self.vocabulary.size))
-            with open(os.path.join(folder, "vocab.txt"), "w", encoding="utf-8", newline="\n") as file:
-                file.writelines(f"{name}\n" for name in names)
-
-    def tokens(self, tokens: Iterable[int]) -> list[str]:
-        return [self.fast.id_to_token(int(token)) for token in tokens]
-
-    def token(self, name: str) -> int | None:
-        return self.fast.token_to_id(name)
+    # With no room for merges the vocabulary is the alphabet, once as it is and once continuing.
+    continuing = sorted(
+        token for token in train(len(NAMES), NAMES) if len(token) == 3 and token.startswith("##")
+    )
+    least = len(NAMES) + len(alphabet) + len(continuing)
+    if options.vocab < least:
+        raise ValueError(
+            f"vocab={options.vocab} is less than the {least} characters and special tokens: "
+            f"use --vocab={2 * least} or more, or a lower --coverage"
+        )
+    trained = train(options.vocab, NAMES + continuing)
+    merged = sorted(
+        (token for token, number in trained.items() if number >= least), key=lambda token: trained[token]
+    )
+    ordered = [*NAMES, *alphabet, *continuing, *merged]
+    assert sorted(ordered) == sorted(trained)
+    numbered = {token: number for number, token in enumerate(ordered)}
+    json_text = wordpiece_json(numbered, lowercase=options.lowercase, split_cjk=options.split_cjk)
+    return FastTokenizer({"tokenizer.json": json_text.encode()})
 
 
-def wordpiece_json(vocabulary: dict[str, int], *, lowercase: bool, split_cjk: bool = True) -> str:
-    """The tokenizer.json of BERT's WordPiece: clean, lower, split at white space and punctuation, longest match first."""
-    from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
+def _byte_bpe(text: list[str], options: TokenizerOptions) -> Tokenizer:
+    from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from tokenizers import Tokenizer as Fast
 
-    fast = Fast(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))
-    # Accents go with the case, as in the reference implementation.
-    fast.normalizer = normalizers.BertNormalizer(
-        clean_text=True, handle_chinese_chars=split_cjk, strip_accents=None, lowercase=lowercase
+    least = len(NAMES) + 256
+    if options.vocab < least:
+        raise ValueError(
+            f"vocab={options.vocab} is less than the 256 bytes and special tokens: use {least} or more"
+        )
+    fast = Fast(models.BPE())
+    if options.lowercase:
+        fast.normalizer = normalizers.Lowercase()
+    fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    fast.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=options.vocab,
+        min_frequency=options.min_frequency,
+        special_tokens=NAMES,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
-    fast.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    fast.decoder = decoders.WordPiece(prefix="##")
-    finish(
-        fast, [AddedToken(names[0], special=True, normalized=False) for names in SPECIAL.values()], processors
-    )
-    return str(fast.to_str(pretty=True))
+    fast.train_from_iterator(text, trainer)
+    finish(fast, [AddedToken(name, special=True, normalized=False) for name in NAMES], processors)
+    return FastTokenizer({"tokenizer.json": fast.to_str(pretty=True).encode()})
 
 
-def finish(fast: Any, special: list[Any], processors: Any) -> None:
-    """Adds the special tokens and `[CLS] first [SEP] second [SEP]`."""
-    missing = [str(token.content) for token in special if fast.token_to_id(token.content) is None]
-    if missing:
-        raise ValueError(f"the vocabulary has no {', '.join(missing)}: is it the vocab.txt of a BERT?")
-    fast.add_special_tokens(special)
-    ends = [(name, fast.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
-    fast.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ends
-    )
+def _sentencepiece(text: list[str], options: TokenizerOptions) -> Tokenizer:
+    from sentencepiece import SentencePieceTrainer
 
-
-def _vocab_txt(name: str, content: bytes) -> dict[str, int]:
+    pad, unk, *control = NAMES
+    model = io.BytesIO()
     try:
-        lines = content.decode().split("\n")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise ValueError(
-            f"{name} line {line}: not UTF-8, so not a vocabulary of tokens: give another file"
-        ) from None
-    tokens = [line.rstrip("\r") for line in (lines[:-1] if not lines[-1] else lines)]
-    vocabulary = {token: number for number, token in enumerate(tokens)}
-    if len(vocabulary) < len(tokens):
-        twice = next(token for number, token in enumerate(tokens) if vocabulary[token] != number)
-        raise ValueError(
-            f"{name} has the token {twice!r} twice: token numbers would not be unique, mend the file"
+        SentencePieceTrainer.train(
+            sentence_iterator=_lines(text),
+            model_writer=model,
+            model_type="bpe" if options.kind == "sentencepiece_bpe" else "unigram",
+            vocab_size=options.vocab,
+            character_coverage=options.coverage,
+            normalization_rule_name="nmt_nfkc_cf" if options.lowercase else "nmt_nfkc",
+            pad_id=0,
+            pad_piece=pad,
+            unk_id=1,
+            unk_piece=unk,
+            bos_id=-1,
+            eos_id=-1,
+            control_symbols=control,
+            num_threads=THREADS,
+            max_sentence_length=1 << 16,
+            minloglevel=2,
         )
-    return vocabulary
+    except RuntimeError as error:
+        limit = re.search(r"<= (\d+)", str(error))
+        least = re.search(r"required_chars. \d+ vs (\d+)", str(error))
+        if limit:
+            hint = f"is more than the text can fill: use --vocab={limit[1]} or less, or more text"
+        elif least:
+            hint = (
+                f"is less than the {least[1]} characters and special tokens: use more, or a lower --coverage"
+            )
+        else:
+            hint = f"cannot be trained ({str(error).splitlines()[0]}): give more text"
+        raise ValueError(f"vocab={options.vocab} {hint}") from None
+    return SentencePieceTokenizer({"spm.model": model.getvalue()})
 
 
-def _lowercase(name: str, content: bytes, told: bool | None) -> bool:
-    """Whether a bare vocab.txt is of an uncased model: as told, as configured, else as its tokens show."""
-    if told is not None:
-        return told
-    config = os.path.join(os.path.dirname(name), "tokenizer_config.json")
-    if os.path.exists(config):
-        with open(config, encoding="utf-8") as file:
-            configured = json.load(file).get("do_lower_case")
-        if configured is not None:
-            return bool(configured)
-    tokens = content.decode(errors="replace").split("\n")
-    return not any(token != token.lower() for token in tokens if not token.startswith("["))
+def _lines(text: list[str]) -> Iterator[str]:
+    """Lines no longer than what the trainer takes; it would pass over others in silence."""
+    longest = 1 << 13  # characters, of four bytes at most
+    for document in text:
+        for line in document.splitlines():
+            for start in range(0, len(line), longest):
+                if piece := line[start : start + longest].strip():
+                    yield piece
 
 
-def _parts(node: Any) -> Iterable[dict[str, Any]]:
-    """A pre-tokenizer and those inside it."""
-    if isinstance(node, dict):
-        yield node
-        for inner in node.get("pretokenizers", ()):
-            yield from _parts(inner)
-
-
-def _fit(lengths: list[int], room: int, length: int) -> list[int]:
-    """How much of each text remains when the longest is cut until all fit."""
-    if room < len(lengths):
-        raise ValueError(
-            f"length={length} leaves no room for text beside the special tokens: it needs {length - room + len(lengths)}"
-        )
-    lengths = list(lengths)
-    if len(lengths) == 1:
-        return [min(lengths[0], room)]
-    over = sum(lengths) - room
-    if over > 0:
-        longer = 0 if lengths[0] > lengths[1] else 1
-        alone = min(over, abs(lengths[0] - lengths[1]))
-        lengths[longer] -= alone
-        # From equal lengths on both shrink in turn; an odd rest comes off the second.
-        lengths[0] -= (over - alone) // 2
-        lengths[1] -= (over - alone + 1) // 2
-    return lengths
-
-
-# ---------------------------------------------------------------------------------------------- sentencepiece
-
-
-class SentencePieceTokenizer(Tokenizer):
-    """An spm.model."""
-
-    kind = "sentencepiece"
-
-    def __init__(self, files: dict[str, bytes]) -> None:
-        from sentencepiece import SentencePieceProcessor
-
-        super().__init__(files)
-        self.pieces = SentencePieceProcessor(model_proto=files["spm.model"])
-        for names in SPECIAL.values():
-            for name in names:
-                number = self.token(name)
-                if number is not None and number in self.pieces.encode(f"a {name} b"):
-                    raise ValueError(
-                        f"this SentencePiece model turns {name!r} in raw text into the special token: "
-                        "make it a control symbol, not a user-defined one"
-                    )
-
-    @functools.cached_property
-    def vocabulary(self) -> Vocabulary:
-        size = self.pieces.get_piece_size()
-        starts_word = np.array([self.pieces.id_to_piece(number).startswith("▁") for number in range(size)])
-        special = [n for n in range(size) if self.pieces.is_control(n) or self.pieces.is_unknown(n)]
-        return self._vocabulary(size, starts_word, special)
-
-    def encode_flat(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        encoded = self.pieces.encode(list(texts), num_threads=1)
-        lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
-        return np.fromiter(chain.from_iterable(encoded), np.int32, int(lengths.sum())), lengths
-
-    def encode_with_offsets(self, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
-        encoded = self.pieces.encode_as_offset_mapping(list(texts), num_threads=1)
-        return [
-            (np.array(one["ids"], np.int32), np.array(one["offsets"], np.int32).reshape(-1, 2))
-            for one in encoded
-        ]
-
-    def encode_pair(
-        self, first: str, second: str | None = None, *, length: int | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        parts = self.encode_batch([first] if second is None else [first, second])
-        if length is not None:
-            keep = _fit([len(part) for part in parts], length - 1 - len(parts), length)
-            parts = [part[:size] for part, size in zip(parts, keep, strict=True)]
-        cls, sep = self.vocabulary.cls, self.vocabulary.sep
-        tokens = np.concatenate([[cls], *(piece for part in parts for piece in (part, [sep]))])
-        types = np.zeros(len(tokens), np.int32)
-        types[len(parts[0]) + 2 :] = 1
-        return tokens.astype(np.int32), types
-
-    def decode(self, tokens: Iterable[int], *, special: bool = False) -> str:
-        numbers = [int(token) for token in tokens]
-        if not special:
-            return str(self.pieces.decode([n for n in numbers if not self.vocabulary.special[n]]))
-        text, run = [], []
-        for number in [*numbers, None]:
-            if number is not None and not self.vocabulary.special[number]:
-                run.append(number)
-                continue
-            text += [self.pieces.decode(run)] if run else []
-            text += [self.pieces.id_to_piece(number)] if number is not None else []
-            run = []
-        return " ".join(text)
-
-    def tokens(self, tokens: Iterable[int]) -> list[str]:
-        return [self.pieces.id_to_piece(int(token)) for token in tokens]
-
-    def token(self, name: str) -> int | None:
-        number = self.pieces.piece_to_id(name)
-        return None if self.pieces.id_to_piece(number) != name else number
+_TRAINERS = {
+    "wordpiece": _wordpiece,
+    "byte_bpe": _byte_bpe,
+    "sentencepiece": _sentencepiece,
+    "sentencepiece_bpe": _sentencepiece,
+}

@@ -1,12 +1,14 @@
 """A pool of processes that import only what they need.
 
-`multiprocessing` imports the main module of the program in every process it starts. Here that would be a training
-program, so each process would carry JAX, hundreds of megabytes of it, to count subwords, and a script without a main
-guard would start itself again. These workers are plain interpreters that are told over a pipe which callable to build and
-then apply it to one task after another. They end when the pipe does, so none outlives a parent that was killed.
+`multiprocessing` imports the main module of the program in every process it starts. Here that would be a
+training program, so each process would carry JAX, hundreds of megabytes of it, to count subwords, and a
+script without a main guard would start itself again. These workers are plain interpreters that are told
+over a pipe which callable to build and then apply it to one task after another. They end when the pipe
+does, so none outlives a parent that was killed.
 """
 
 import collections
+import contextlib
 import importlib
 import os
 import pickle
@@ -79,10 +81,8 @@ class Pool:
         for process in self._processes:
             for pipe in (process.stdin, process.stdout):
                 assert pipe is not None
-                try:
+                with contextlib.suppress(BrokenPipeError):
                     pipe.close()
-                except BrokenPipeError:
-                    pass
             process.wait()
 
     def map(self, tasks: Iterable[Any]) -> Iterator[Any]:
@@ -135,7 +135,7 @@ def _serve() -> None:
             try:
                 target = target or find_callable(factory)(*setup)
                 answer = None, target(task)
-            except Exception as error:  # noqa: BLE001 (it is raised again where the pool is)
+            except Exception as error:  # it is raised again where the pool is
                 known = type(error) in (ValueError, MemoryError) or isinstance(error, OSError)
                 answer = (error if known else RuntimeError(traceback.format_exc())), None
             pickle.dump(answer, outbox, protocol=pickle.HIGHEST_PROTOCOL)

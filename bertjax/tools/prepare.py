@@ -8,7 +8,7 @@ USAGE = """usage: python -m bertjax prepare --input=TEXT --tokenizer=FOLDER --ou
 Writes a tokenised corpus: on all cores, in bounded memory; interrupted and run again, it continues.
 
     python -m bertjax prepare --input=python-docs --tokenizer=runs/tokenizer --out=corpora/docs
-    python -m bertjax prepare --input='wiki/*.parquet,books/*.txt.zst' --tokenizer=vocab.txt --out=corpora/books --deduplicate=true
+    python -m bertjax prepare --input='wiki/*.parquet,books/*.zst' --tokenizer=vocab.txt --out=corpora/books
     python -m bertjax prepare --input=hub:NAME@CONFIG:train --tokenizer=spm.model --out=corpora/hub"""
 
 
