@@ -1,24 +1,24 @@
 """The prepared corpus: tokens on disk, opened in constant time and memory, read by position.
 
-    CORPUS/manifest.json                what it was made from and of what it consists; written last
-    CORPUS/tokenizer/                   the tokenizer, and its vocabulary's flags as arrays
-    CORPUS/sources.sha256               every source file, in the format of `sha256sum --check`
+    CORPUS/manifest.json            what it was made from and of what it consists; written last
+    CORPUS/sources.sha256           every source file, in the format of `sha256sum --check`
+    CORPUS/tokenizer/               the tokenizer, and its vocabulary's flags as arrays
     CORPUS/train/, CORPUS/heldout/
-        00000.arrow, 00001.arrow, ...   Arrow IPC streams, one row = one document: tokens, sentences, id, source, (words)
-        sentence_offsets.npy            int64 [sentences + 1]: the token at which each sentence starts
-        document_offsets.npy            int64 [documents + 1]: the sentence with which each document starts
-        document_ids.npy                uint64 [documents]: hash of the document's text
-        document_sources.npy            uint16 [documents]: index into manifest["sources"]
-        batches.npy                     int64 [batches, 4]: of every record batch its first token, its shard, and the
-                                        byte at which the tokens and the word flags (-1: none) lie in that shard
+        00000.arrow, 00001.arrow    Arrow IPC streams; a row is a document: tokens, sentences, id, source, (words)
+        sentence_offsets.npy        int64 [sentences + 1]: the token at which each sentence starts
+        document_offsets.npy        int64 [documents + 1]: the sentence with which each document starts
+        document_ids.npy            uint64 [documents]: hash of the document's text
+        document_sources.npy        uint16 [documents]: index into manifest["sources"]
+        batches.npy                 int64 [batches, 4]: first token of every record batch, its shard, and the byte
+                                    at which its tokens and its word flags (-1: none) lie in that shard
 
-The shards are Arrow, so that `datasets.Dataset.from_file` and every other Arrow tool can read them. The reader
-itself needs numpy only: `batches.npy` says where in the file the numbers lie, and they are mapped from there. So
-a machine that trains needs neither pyarrow nor a tokenizer library, opening costs the same for every corpus, and
-processes on one host share one copy in the page cache.
+The shards are Arrow, so that `datasets.Dataset.from_file` and every other Arrow tool can read them. The
+reader itself needs numpy only: `batches.npy` says where in the file the numbers lie, and they are mapped
+from there. So a machine that trains needs neither pyarrow nor a tokenizer library, opening costs the same
+for every corpus, and processes on one host share one copy in the page cache.
 
-The manifest carries the size and the sha256 of every file and a checksum of itself. Sizes are compared whenever a
-corpus is opened, contents with `verify=True`.
+The manifest carries the size and the sha256 of every file and a checksum of itself. Sizes are compared
+whenever a corpus is opened, contents with `verify=True`.
 """
 
 import dataclasses
@@ -81,13 +81,18 @@ class Corpus:
         """How many sentences this split holds."""
         return len(self.sentence_offsets) - 1
 
+    @property
+    def segmented(self) -> bool:
+        """Whether a word segmenter marked where words start."""
+        return len(self._batches) > 0 and int(self._batches[0, 3]) >= 0
+
     def read(self, start: int, stop: int) -> np.ndarray:
         """The tokens, int32, at the positions from `start` to before `stop`."""
         return self._read(start, stop, self._width, column=2).astype(np.int32)
 
     def word_starts(self, start: int, stop: int) -> np.ndarray:
-        """True where a token starts a word: by the segmenter the corpus was prepared with, else by the vocabulary."""
-        if len(self._batches) and self._batches[0, 3] >= 0:
+        """True where a token starts a word: by the segmenter if there was one, else by the vocabulary."""
+        if self.segmented:
             return self._read(start, stop, np.dtype(np.uint8), column=3).astype(bool)
         return self.vocabulary.starts_word[self.read(start, stop)]
 

@@ -1,8 +1,11 @@
 """Writing the shards of a corpus: documents go in, Arrow streams and the arrays beside them come out.
 
-Documents are gathered into record batches of about `BATCH_TOKENS` tokens and record batches into shards of about
-`shard_tokens`, so memory is bounded by one record batch. Offsets are appended as they come, for their number is not
-known before the end. Nothing here is trusted by anyone until the manifest lists it.
+Documents are gathered into record batches of about `BATCH_TOKENS` tokens and record batches into shards
+of about `shard_tokens`, so memory is bounded by one record batch. Offsets are appended as they come, for
+their number is not known before the end. Nothing here is trusted by anyone until the manifest lists it.
+
+Worker processes import this module, so it and what it imports do without JAX; shapes stand in comments
+for that reason.
 """
 
 import hashlib
@@ -14,12 +17,12 @@ import numpy as np
 
 from bertjax.data.corpus import shard_name, token_type
 
-__all__ = ["BATCH_TOKENS", "Documents", "SplitWriter"]
+__all__ = ["BATCH_TOKENS", "Columns", "GrowingArray", "SplitWriter", "finish"]
 
 BATCH_TOKENS = 1 << 21
 
 
-class Documents:
+class Columns:
     """Documents as flat columns: tokens and sentence lengths of all, counts and ids of each."""
 
     def __init__(
@@ -43,10 +46,10 @@ class Documents:
         starts = np.concatenate([[0], np.cumsum(self.sentences, dtype=np.int64)])
         return np.diff(starts[np.concatenate([[0], np.cumsum(self.counts, dtype=np.int64)])])
 
-    def select(self, keep: np.ndarray) -> "Documents":
+    def select(self, keep: np.ndarray) -> "Columns":
         """The documents at which `keep` is True."""
         tokens = np.repeat(keep, self.lengths)
-        return Documents(
+        return Columns(
             self.tokens[tokens],
             self.sentences[np.repeat(keep, self.counts)],
             self.counts[keep],
@@ -56,10 +59,10 @@ class Documents:
         )
 
     @staticmethod
-    def concatenate(parts: "list[Documents]") -> "Documents":
+    def concatenate(parts: "list[Columns]") -> "Columns":
         """All documents of several, in order."""
         words = [part.words for part in parts if part.words is not None]
-        return Documents(
+        return Columns(
             np.concatenate([part.tokens for part in parts]),
             np.concatenate([part.sentences for part in parts]),
             np.concatenate([part.counts for part in parts]),
@@ -87,13 +90,13 @@ class Documents:
         return pa.RecordBatch.from_pydict(columns)
 
     @staticmethod
-    def from_arrow(batch: Any) -> "Documents":
+    def from_arrow(batch: Any) -> "Columns":
         """The inverse of `to_arrow`; the arrays stay where Arrow has them."""
 
         def flat(name: str) -> np.ndarray:
             return batch.column(name).flatten().to_numpy()
 
-        return Documents(
+        return Columns(
             flat("tokens"),
             flat("sentences"),
             np.diff(batch.column("sentences").offsets.to_numpy()),
@@ -111,15 +114,15 @@ class SplitWriter:
         self.folder, self.shard_tokens, self.width = folder, shard_tokens, token_type(vocabulary_size)
         self.documents = self.sentences = self.tokens = 0
         self.files: dict[str, dict[str, Any]] = {}  # name -> bytes, sha256
-        self._pending: list[Documents] = []
+        self._pending: list[Columns] = []
         self._pending_tokens = 0
         self._shard: _Shard | None = None
         self._shards = 0
-        self._sentence_offsets = _GrowingArray(self._name("sentence_offsets"), np.int64, ())
-        self._document_offsets = _GrowingArray(self._name("document_offsets"), np.int64, ())
-        self._ids = _GrowingArray(self._name("document_ids"), np.uint64, ())
-        self._sources = _GrowingArray(self._name("document_sources"), np.uint16, ())
-        self._batches = _GrowingArray(self._name("batches"), np.int64, (4,))
+        self._sentence_offsets = GrowingArray(self._name("sentence_offsets"), np.int64)
+        self._document_offsets = GrowingArray(self._name("document_offsets"), np.int64)
+        self._ids = GrowingArray(self._name("document_ids"), np.uint64)
+        self._sources = GrowingArray(self._name("document_sources"), np.uint16)
+        self._batches = GrowingArray(self._name("batches"), np.int64, (4,))
         self._arrays = [
             self._sentence_offsets,
             self._document_offsets,
@@ -133,7 +136,7 @@ class SplitWriter:
     def _name(self, array: str) -> str:
         return os.path.join(self.folder, f"{array}.npy")
 
-    def add(self, documents: Documents) -> None:
+    def add(self, documents: Columns) -> None:
         """Appends documents; they reach the disk when a record batch is full."""
         if not len(documents):
             return
@@ -145,7 +148,7 @@ class SplitWriter:
     def _flush(self) -> None:
         if not self._pending:
             return
-        documents = Documents.concatenate(self._pending)
+        documents = Columns.concatenate(self._pending)
         self._pending, self._pending_tokens = [], 0
         if self._shard is None:
             self._shard = _Shard(os.path.join(self.folder, shard_name(self._shards)))
@@ -240,9 +243,11 @@ class _Shard:
         written = self._file.finish()
         with pa.memory_map(self.path) as mapped:
             whole = mapped.read_buffer()
-            places = []
+            places: list[tuple[int, int, int]] = []
             for first, batch in zip(self._firsts, pa.ipc.open_stream(whole), strict=True):
-                places.append((first, *(_place(batch, name, whole.address) for name in ("tokens", "words"))))
+                places.append(
+                    (first, _place(batch, "tokens", whole.address), _place(batch, "words", whole.address))
+                )
         return places, written
 
 
@@ -254,12 +259,12 @@ def _place(batch: Any, name: str, base: int) -> int:
     return values.buffers()[1].address - base
 
 
-class _GrowingArray:
+class GrowingArray:
     """A .npy file whose length is not known before the end: the header is written again when it is."""
 
-    def __init__(self, path: str, dtype: type[np.generic], tail: tuple[int, ...]) -> None:
+    def __init__(self, path: str, dtype: type[np.generic], tail: tuple[int, ...] = ()) -> None:
         self.path, self.dtype, self.tail, self.length = path, np.dtype(dtype), tail, 0
-        self._file: BinaryIO = open(path, "wb+")  # noqa: SIM115 (closed by `close`)
+        self._file: Any = open(path, "wb+")  # noqa: SIM115 (closed by `close`)
         self._header()
 
     def _header(self) -> None:
@@ -269,6 +274,7 @@ class _GrowingArray:
         np.lib.format.write_array_header_1_0(self._file, described)
 
     def append(self, values: np.ndarray) -> None:
+        """Adds to its end."""
         self._file.write(np.ascontiguousarray(values, self.dtype).tobytes())
         self.length += len(values)
 

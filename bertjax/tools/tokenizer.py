@@ -1,0 +1,17 @@
+"""python -m bertjax tokenizer: trains a tokenizer."""
+
+from bertjax import settings
+from bertjax.data.tokenizer import TokenizerOptions, train_tokenizer
+
+USAGE = """usage: python -m bertjax tokenizer --input=TEXT --out=FOLDER [options]
+
+Trains a subword tokenizer, the same every time from the same text.
+
+    python -m bertjax tokenizer --input=python-docs --out=runs/tokenizer --kind=wordpiece --vocab=8192
+    python -m bertjax tokenizer --input='text/*.jsonl.gz' --out=runs/spm --kind=sentencepiece --vocab=30000"""
+
+
+def main(argv: list[str]) -> int:
+    """Runs the tool."""
+    train_tokenizer(settings.from_arguments(TokenizerOptions(), argv, {}, USAGE))
+    return 0
