@@ -81,13 +81,18 @@ class Corpus:
         """How many sentences this split holds."""
         return len(self.sentence_offsets) - 1
 
+    @property
+    def segmented(self) -> bool:
+        """Whether a word segmenter marked where words start."""
+        return bool(len(self._batches) and self._batches[0, 3] >= 0)
+
     def read(self, start: int, stop: int) -> np.ndarray:
         """The tokens, int32, at the positions from `start` to before `stop`."""
         return self._read(start, stop, self._width, column=2).astype(np.int32)
 
     def word_starts(self, start: int, stop: int) -> np.ndarray:
         """True where a token starts a word: by the segmenter the corpus was prepared with, else by the vocabulary."""
-        if len(self._batches) and self._batches[0, 3] >= 0:
+        if self.segmented:
             return self._read(start, stop, np.dtype(np.uint8), column=3).astype(bool)
         return self.vocabulary.starts_word[self.read(start, stop)]
 
