@@ -8,7 +8,7 @@ A chunk is the base of exactly one row of an epoch, and the chunks of a document
 once. In every epoch the cut is drawn anew among the sentence borders inside the chunk, and so is the label:
 
     negatives=random   NSP: label 1 and B from another document, or label 0 and the rest of the chunk
-    negatives=swapped  SOP: label 1 and the parts in reverse order, or label 0 (Lan et al. 2019, arXiv 1909.11942)
+    negatives=swapped  SOP: label 1 and the parts in reverse order, or 0 (Lan et al. 2019, arXiv 1909.11942)
     negatives=none     the parts as they stand, no label
 
 So A is always seen, and B too except behind label 1 of `random`, where another document's text stands
@@ -91,7 +91,7 @@ class Pairs(CorpusExamples):
         return Content([[[second], [first]] if label else [[first], [second]]], label)
 
     def _cut(self, epoch: int, index: int, number: int) -> tuple[int, bool]:
-        """Where B begins: between sentences if possible (then True), else where a word starts, else anywhere."""
+        """Where B begins: between sentences (then True), else where a word starts, else anywhere."""
         start, stop = self.run(index)
         offsets = self.corpus.sentence_offsets
         first, last = np.searchsorted(offsets, [start + 1, stop])
@@ -198,9 +198,7 @@ class SegmentPair(PairFormat):
             unit = np.arange(len(here))
             two = np.minimum(units.reach(limit), unit + 2)  # even the shortest has a border, if two fit
             end = np.minimum(np.maximum(units.reach(target), two), units.ends)
-            orphan = (units.ends - end == 1) & (
-                end - unit > 2
-            )  # leave two sentences for the last chunk, not one
+            orphan = (units.ends - end == 1) & (end - unit > 2)  # leave the last chunk two sentences
             return end - orphan
 
         return plan(corpus, limit, jump)
