@@ -1,4 +1,4 @@
-"""An example is a pure function of (corpus, format, seed, epoch, index): the interface, and the layout of rows.
+"""Examples, each a pure function of (corpus, format, seed, epoch, index): the interface, and a row's layout.
 
 A `Format` says how text becomes rows; bound to a corpus it gives `Examples`, which may be asked for any row
 in any order. A row is one or more packed *sequences*, each `[CLS] part [SEP]`, or for a pair `[CLS] A [SEP]
@@ -157,7 +157,7 @@ class CorpusExamples(Examples):
             raise ValueError("the corpus has no text: prepare it from another source")
         if self.size >= 2**31:
             raise ValueError(
-                f"the corpus gives {self.size} runs of {length} tokens and an example id counts to {2**31 - 1}: "
+                f"{self.size} rows of {length} tokens are more than an example id counts ({2**31 - 1}): "
                 "split the corpus into several and mix them"
             )
 

@@ -89,7 +89,14 @@ class Loader:
 
 
 def abstract_batch(
-    batch_size: int, length: int, mesh: Mesh, rules: str, *, packed: bool, labelled: bool, segmented: bool = False
+    batch_size: int,
+    length: int,
+    mesh: Mesh,
+    rules: str,
+    *,
+    packed: bool,
+    labelled: bool,
+    segmented: bool = False,
 ) -> Batch:
     """Shapes and shardings of a batch, known without any data."""
 

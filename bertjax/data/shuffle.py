@@ -15,7 +15,7 @@ import numpy as np
 
 from bertjax.types import Int
 
-__all__ = ["below", "chance", "mix", "mix_many", "permute"]
+__all__ = ["below", "chance", "draws", "mix", "mix_many", "permute"]
 
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -47,6 +47,12 @@ def mix_many(key: int, counters: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
 def below(n: int, *parts: int) -> int:
     """A uniform integer in [0, n), the same for the same parts."""
     return (mix(*parts) * n) >> 64
+
+
+def draws(n: int, count: int, key: int) -> Int[np.ndarray, "count"]:
+    """So many uniform integers in [0, n), n below 2**32; int64."""
+    high = mix_many(key, np.arange(count)) >> np.uint64(32)
+    return (high * np.uint64(n) >> np.uint64(32)).astype(np.int64)
 
 
 def chance(probability: float, *parts: int) -> bool:

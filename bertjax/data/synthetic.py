@@ -79,7 +79,7 @@ def _text(random: np.random.Generator, topics: np.ndarray, vocab: int) -> np.nda
     successor = random.permutation(ordinary)
     follows = kind >= 0.5
     follows[0] = False
-    # Runs of followers are resolved from their left ends, all runs together: as many steps as the longest has.
+    # Runs of followers are resolved from their left ends, together: as many steps as the longest has.
     depth = np.arange(len(topics)) - np.maximum.accumulate(np.where(follows, 0, np.arange(len(topics))))
     for step in range(1, int(depth.max()) + 1):
         here = np.flatnonzero(depth == step)

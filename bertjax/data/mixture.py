@@ -1,0 +1,166 @@
+"""Several corpora in one stream of rows: weights and a temperature, each source at its own pace.
+
+Source i supplies the share p_i ~ w_i^(1/T) of the rows; w_i is its number of tokens unless weights are
+given. T=1 keeps the sizes, a greater T brings small sources forward, and T without end makes all equal
+(google-research/bert's multilingual models have 1/T = 0.7, XLM-R 0.3, Conneau et al. 2020, arXiv
+1911.02116).
+
+The stream is divided into periods of P rows. Source i has exactly k_i ~ p_i P of them, and a keyed
+permutation of the period says which. So the row that is number q of its source is known without counting
+what came before: q = period * k_i + (its rank among the source's rows of this period), and each q occurs
+exactly once. The source then goes through its own examples, q // n_i times so far: sources have epochs, the
+mixture has none.
+
+The examples of all sources are numbered through, so `example_id` stays unique.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from bertjax.data.examples import Examples, Rows
+from bertjax.data.shuffle import mix, permute
+from bertjax.settings import digest
+from bertjax.types import Int
+
+__all__ = ["Mixture"]
+
+_PERIOD = 1 << 20
+_CHUNK = 1 << 16
+_SOURCES = 2  # purpose of a hash
+
+
+class Mixture(Examples):
+    """Examples drawn from several sources in fixed proportions."""
+
+    def __init__(
+        self,
+        sources: Mapping[str, Examples],
+        *,
+        weights: Mapping[str, float] | None = None,
+        temperature: float = 1.0,
+    ) -> None:
+        self.names, self.sources = list(sources), list(sources.values())
+        _check_alike(self.names, self.sources)
+        self.shares = shares({name: source.tokens for name, source in sources.items()}, weights, temperature)
+        """Share of the rows that each source supplies."""
+        self.quota = _quota(self.shares)
+        first = self.sources[0]
+        self.vocabulary, self.length, self.labelled = first.vocabulary, first.length, first.labelled
+        self.segmented, self.packed = first.segmented, first.packed
+        self.digest = digest([[name, source.digest, self.shares[name]] for name, source in sources.items()])
+        self.bounds = np.cumsum(
+            [0, *(len(source) for source in self.sources)]
+        )  # of each source's example ids
+        self.size, self.tokens = int(self.bounds[-1]), sum(source.tokens for source in self.sources)
+        if self.size >= 2**31:
+            raise ValueError(
+                f"{self.size} examples are more than an example id counts ({2**31 - 1}): mix fewer"
+            )
+        self._slots = np.cumsum([0, *self.quota])  # ranks in a period that belong to each source
+
+    @property
+    def efficiency(self) -> float:
+        """Real tokens over slots of the stream."""
+        parts = zip(self.shares.values(), self.sources, strict=True)
+        return sum(share * source.efficiency for share, source in parts)
+
+    def order(
+        self, rows: Int[np.ndarray, "B"], seed: int
+    ) -> tuple[Int[np.ndarray, "B"], Int[np.ndarray, "B"]]:
+        """Each row's epoch in its source, and the number of its example."""
+        which, turns = self._turns(rows, seed)
+        epochs, indices = np.empty_like(rows), np.empty_like(rows)
+        for number, source in enumerate(self.sources):
+            here = which == number
+            epochs[here], own = source.order(turns[here], mix(seed, _SOURCES, number))
+            indices[here] = own + self.bounds[number]
+        return epochs, indices
+
+    def fill(self, rows: Rows, row: int, epoch: int, index: int) -> None:
+        """Writes the example of the source that the number belongs to."""
+        number = int(np.searchsorted(self.bounds, index, side="right")) - 1
+        self.sources[number].fill(rows, row, epoch, index - int(self.bounds[number]))
+
+    def seen(self, rows: int, seed: int) -> dict[str, dict[str, float]]:
+        """Of the first `rows` rows: how many each source supplied, its epochs, and its tokens.
+
+        The rows are exact; the tokens are the rows times the mean of the source, exact after whole epochs.
+        """
+        counts = np.array(self.quota) * (rows // _PERIOD)
+        for first in range(rows // _PERIOD * _PERIOD, rows, _CHUNK):
+            which, _ = self._turns(np.arange(first, min(first + _CHUNK, rows)), seed)
+            counts = counts + np.bincount(which, minlength=len(self.sources))
+        return {
+            name: {
+                "rows": int(count),
+                "epochs": int(count) / len(source),
+                "tokens": int(count) * source.tokens / len(source),
+            }
+            for name, source, count in zip(self.names, self.sources, counts, strict=True)
+        }
+
+    def _turns(
+        self, rows: Int[np.ndarray, "B"], seed: int
+    ) -> tuple[Int[np.ndarray, "B"], Int[np.ndarray, "B"]]:
+        """The source of each row, and which of that source's rows it is."""
+        periods, places = rows // _PERIOD, rows % _PERIOD
+        ranks = np.empty_like(places)
+        for period in np.unique(periods):
+            here = periods == period
+            ranks[here] = permute(places[here], _PERIOD, mix(seed, _SOURCES, int(period), len(self.sources)))
+        which = np.searchsorted(self._slots, ranks, side="right") - 1
+        return which, periods * np.array(self.quota)[which] + ranks - self._slots[which]
+
+
+def shares(
+    tokens: Mapping[str, int], weights: Mapping[str, float] | None, temperature: float
+) -> dict[str, float]:
+    """p_i ~ w_i^(1/T), w_i the number of tokens unless weights are given."""
+    if temperature <= 0:
+        raise ValueError(f"temperature={temperature}: it must be above 0; 1.0 keeps the weights as they are")
+    if weights is not None and set(weights) != set(tokens):
+        raise ValueError(
+            f"weights name {', '.join(weights)}, the corpora are {', '.join(tokens)}: name each once"
+        )
+    for name, weight in (weights or {}).items():
+        if not weight > 0:
+            raise ValueError(f"weight {weight} of {name}: it must be above 0; leave the corpus out instead")
+    logs = np.log([float((weights or tokens)[name]) for name in tokens]) / temperature
+    powers = np.exp(logs - logs.max())
+    return {name: float(power) for name, power in zip(tokens, powers / powers.sum(), strict=True)}
+
+
+def _quota(shares: Mapping[str, float]) -> list[int]:
+    """Rows of each source in a period: the nearest whole numbers that add up (largest remainders)."""
+    exact = np.array(list(shares.values())) * _PERIOD
+    rows = np.floor(exact).astype(np.int64)
+    rows[np.argsort(rows - exact, kind="stable")[: _PERIOD - int(rows.sum())]] += 1
+    for (name, share), count in zip(shares.items(), rows.tolist(), strict=True):
+        if count == 0:
+            raise ValueError(
+                f"{name} has the share {share:.2g} of a mixture and the least is {1 / _PERIOD:.2g}: "
+                "set a greater weight or temperature"
+            )
+    return rows.tolist()
+
+
+def _check_alike(names: Sequence[str], sources: Sequence[Examples]) -> None:
+    if not sources:
+        raise ValueError("a mixture needs one corpus or more")
+    first = sources[0]
+    for name, other in zip(names[1:], sources[1:], strict=True):
+        for what in ("length", "packed", "labelled", "segmented"):
+            ours, theirs = getattr(first, what), getattr(other, what)
+            if ours != theirs:
+                raise ValueError(
+                    f"{names[0]} has {what}={ours} and {name} has {what}={theirs}: "
+                    "corpora in a mixture must be prepared and formatted alike"
+                )
+        mine, its = vars(first.vocabulary), vars(other.vocabulary)
+        for what in mine:
+            if not np.array_equal(mine[what], its[what]):
+                raise ValueError(
+                    f"{names[0]} and {name} have vocabularies that differ in {what}: "
+                    "prepare both with the same tokenizer"
+                )
