@@ -1,9 +1,19 @@
 """Attention variants: one file each, one line each in the registry below."""
 
+import jax.numpy as jnp
+
 from bertjax.attention.base import Attention, Context, Variant
+from bertjax.attention.bigbird import BigBird, BigBirdAttention
 from bertjax.attention.full import FullAttention
+from bertjax.attention.grouped_query import GroupedQuery, GroupedQueryAttention
+from bertjax.attention.local_global import LocalGlobal, LocalGlobalAttention
+from bertjax.attention.longformer import Longformer, LongformerAttention
+from bertjax.attention.qk_norm import QkNorm, QkNormAttention
+from bertjax.attention.talking_heads import TalkingHeads, TalkingHeadsAttention
+from bertjax.attention.window import Window, WindowAttention
 from bertjax.layers.config import AttentionOptions, EncoderConfig, Full
 from bertjax.layers.position import Position, scheme_of
+from bertjax.types import Tree
 
 __all__ = [
     "ATTENTIONS",
@@ -17,8 +27,49 @@ __all__ = [
     "variant_of",
 ]
 
+
+def _with_global_projections(own: Tree, full: Tree) -> Tree:
+    return {**full, **{f"global_{name}": full[name] for name in ("query", "key", "value")}}
+
+
+def _silent_heads(own: Tree, full: Tree) -> Tree:
+    return {**full, **{name: jnp.eye(*own[name].shape) for name in ("scores", "weights")}}
+
+
 ATTENTIONS: dict[str, Variant] = {
-    "full": Variant(Full(), FullAttention, 2_362_368, exact=lambda config: Full()),
+    "full": Variant(Full(), FullAttention, 2_362_368, exact=lambda c: Full()),
+    "window": Variant(
+        Window(), WindowAttention, 2_362_368, Window(2), exact=lambda c: Window(2 * c.max_length)
+    ),
+    "local_global": Variant(
+        LocalGlobal(),
+        LocalGlobalAttention,
+        2_362_368,
+        LocalGlobal(2, 2),
+        exact=lambda c: LocalGlobal(every=1),
+    ),
+    "longformer": Variant(
+        Longformer(),
+        LongformerAttention,
+        4_134_144,
+        Longformer(size=2, slots=2),
+        exact=lambda c: Longformer(size=2 * c.max_length),
+        adapt=_with_global_projections,
+    ),
+    "bigbird": Variant(
+        BigBird(), BigBirdAttention, 2_362_368, BigBird(1, 1), exact=lambda c: BigBird(1, random=c.max_length)
+    ),
+    "talking_heads": Variant(
+        TalkingHeads(), TalkingHeadsAttention, 2_362_656, exact=lambda c: TalkingHeads(), adapt=_silent_heads
+    ),
+    "grouped_query": Variant(
+        GroupedQuery(),
+        GroupedQueryAttention,
+        1_574_912,
+        GroupedQuery(groups=2),
+        exact=lambda c: GroupedQuery(c.heads),
+    ),
+    "qk_norm": Variant(QkNorm(), QkNormAttention, 2_362_369),
 }
 
 

@@ -247,20 +247,22 @@ def exact_limit_equals_full(name: str) -> None:
         return
     base = case_of(Full())
     config = dataclasses.replace(base.config, attention=variant.exact(base.config))
-    layer = make_attention(config, config.attention, "attention")
     batch = small_batch(config, packed=variant.segments)
     context = Context(AttentionMask(valid=batch.mask, segments=batch.segments), batch.positions)
     x = jnp.asarray(np.random.default_rng(2).standard_normal((2, LENGTH, config.width)), jnp.float32)
-    shapes = jax.eval_shape(lambda: layer.init(jax.random.key(0), x, context, train=False))["params"]
     full = unstack_layers(base.parameters)["stack"]["layers_0"]["block_0"]["attention"]
-    own = variant.adapt(draw_parameters(nn.unbox(shapes)), full)
 
     def run(options: AttentionOptions, parameters: Tree) -> jax.Array:
         module = make_attention(config, options, "attention")
         apply = jax.jit(lambda p: module.apply({"params": p}, x, context, train=False), compiler_options=FAST)
         return apply(parameters)[batch.mask]
 
-    close(run(config.attention, own), run(Full(), full))
+    expected = run(Full(), full)
+    for options in config.attention.period():
+        layer = make_attention(config, options, "attention")
+        shapes = jax.eval_shape(functools.partial(layer.init, train=False), jax.random.key(0), x, context)
+        own = draw_parameters(nn.unbox(shapes["params"]))
+        close(run(options, variant.adapt(own, full)), expected)
 
 
 def parameter_count_is_pinned(name: str) -> None:
