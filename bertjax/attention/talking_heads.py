@@ -4,9 +4,11 @@
 
 Cost: full attention and 2 H² L² more operations. P and Q start at the identity plus noise (the paper starts them
 at random), so that training begins at plain attention. The mask and the position bias are added after P.
+Both exchanges are float32, as all that happens between scores and weights.
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -42,15 +44,15 @@ class TalkingHeadsAttention(FullAttention):
         scores = einsum("bhlm,hg->bglm", scores_of(q, k), self.exchange("scores"), jnp.dtype(jnp.float32))
         if context.bias is not None:
             scores = scores + context.bias
-        weights = normalise(scores, context.mask.matrix(q.shape[1], k.shape[1])).astype(q.dtype)
-        weights = einsum("bglm,gh->bhlm", weights, self.exchange("weights"), self.config.compute)
-        return self.gather(weights, v, train=train)
+        weights = normalise(scores, context.mask.matrix(q.shape[1], k.shape[1]))
+        weights = einsum("bglm,gh->bhlm", weights, self.exchange("weights"), jnp.dtype(jnp.float32))
+        return self.gather(weights.astype(q.dtype), v, train=train)
 
     def exchange(self, name: str) -> Float[Array, "H H"]:
         """A matrix from heads to heads."""
         noise = kernel_init(self.config.init_std)
 
-        def init(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
+        def init(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
             return jnp.eye(shape[0], dtype=dtype) + noise(key, shape, dtype)
 
         size = (self.config.heads, self.config.heads)

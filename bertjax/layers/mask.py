@@ -64,7 +64,9 @@ class AttentionMask:
             allowed = allowed & self._in_order(distance, special)
         return allowed
 
-    def pairs(self, query: Int[Array, "#B *n l 1"], key: Int[Array, "#B *n 1 m"]) -> Bool[Array, "#B *n l m"]:
+    def pairs(
+        self, query: Int[Array, "#B *#n l 1"], key: Int[Array, "#B *#n 1 m"]
+    ) -> Bool[Array, "#B *#n l m"]:
         """True where the query at that index may see the key at that index; an index outside the row sees nothing."""
         allowed = (query >= 0) & (key >= 0)
         ends = [x.shape[1] for x in (self.valid, self.segments) if x is not None]
