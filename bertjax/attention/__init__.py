@@ -6,6 +6,7 @@ from bertjax.attention.base import Attention, Context, Variant
 from bertjax.attention.bigbird import BigBird, BigBirdAttention
 from bertjax.attention.full import FullAttention
 from bertjax.attention.grouped_query import GroupedQuery, GroupedQueryAttention
+from bertjax.attention.kernels import Request, choose
 from bertjax.attention.local_global import LocalGlobal, LocalGlobalAttention
 from bertjax.attention.longformer import Longformer, LongformerAttention
 from bertjax.attention.qk_norm import QkNorm, QkNormAttention
@@ -22,6 +23,7 @@ __all__ = [
     "Context",
     "Variant",
     "check_attention",
+    "explain",
     "make_attention",
     "name_of",
     "variant_of",
@@ -67,7 +69,7 @@ ATTENTIONS: dict[str, Variant] = {
         GroupedQueryAttention,
         1_574_912,
         GroupedQuery(groups=2),
-        exact=lambda c: GroupedQuery(c.heads),
+        exact=lambda c: GroupedQuery(groups=c.heads),
     ),
     "qk_norm": Variant(QkNorm(), QkNormAttention, 2_362_369),
 }
@@ -106,3 +108,23 @@ def check_attention(config: EncoderConfig, *, packed: bool = False, causal: bool
                 if what in ("rotate", "bias"):
                     fit = f"use model.position=learned, or {fit}"
                 raise ValueError(f"model.attention={name_of(options)} {why}: {fit}")
+
+
+def explain(config: EncoderConfig, platform: str) -> str:
+    """Which implementation each kind of layer trains with on that platform, and why, in one line."""
+    found = []
+    for options in dict.fromkeys(config.attention.period()):
+        what = name_of(options)
+        if isinstance(options, Full | Window):
+            request = Request(
+                platform=platform,
+                dtype=config.dtype,
+                length=config.max_length,
+                head_size=config.key_size,
+                dropout=config.attention_dropout,
+                bias=scheme_of(config.position).module.bias is not Position.bias,
+                window=isinstance(options, Window),
+            )
+            what += " by {} ({})".format(*choose(options.backend, request))
+        found.append(what)
+    return "attention: " + ", ".join(found)

@@ -76,7 +76,7 @@ class BigBirdAttention(Attention):
         ends = np.unique([0, blocks - 1])
         sparse = self.sparse(q, k, v, context, index, used, train)
         dense = self.dense(q, k, v, context, ends, train)
-        y = sparse.at[:, ends].set(dense)
+        y = jnp.asarray(sparse).at[:, ends].set(dense)
         return y.reshape(y.shape[0], -1, *y.shape[3:])[:, :length]
 
     def sparse(
@@ -92,15 +92,15 @@ class BigBirdAttention(Attention):
         """Every block against the blocks of its plan."""
         block, length = self.options.block, q.shape[1]
         place = np.arange(block, dtype=np.int32)
-        queries = (block * np.arange(index.shape[1])[:, None] + place)[None, None, :, :, None]
-        keys = (block * index[..., None] + place).reshape(*index.shape[:2], -1)[None, :, :, None, :]
-        keys = np.where(np.repeat(used, block, -1)[None, :, :, None, :], keys, length)  # outside: forbidden
+        own = (block * np.arange(index.shape[1])[:, None] + place)[None, None, :, :, None]
+        seen = (block * index[..., None] + place).reshape(*index.shape[:2], -1)[None, :, :, None, :]
+        seen = np.where(np.repeat(used, block, -1)[None, :, :, None, :], seen, length)  # outside: forbidden
         near_k, near_v = (gather_blocks(to_blocks(x, block), index) for x in (k, v))
         scores = jnp.einsum(
             "bnshk,bhntk->bhnst", to_blocks(q, block), near_k, preferred_element_type=jnp.float32
         )
         scores = scores / math.sqrt(q.shape[-1])
-        queries, keys = jnp.asarray(queries, jnp.int32), jnp.asarray(keys, jnp.int32)
+        queries, keys = jnp.asarray(own, jnp.int32), jnp.asarray(seen, jnp.int32)
         if context.bias is not None:
             scores = scores + bias_at(context.bias, queries, keys)
         allowed = context.mask.pairs(queries, keys) & (keys < length)

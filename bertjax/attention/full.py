@@ -11,7 +11,10 @@ import math
 import jax
 import jax.numpy as jnp
 
+from bertjax import sharding
 from bertjax.attention.base import Attention, Context
+from bertjax.attention.kernels import KERNELS, Request, choose
+from bertjax.layers.config import Full
 from bertjax.layers.dropout import Dropout
 from bertjax.types import Array, Bool, Float
 
@@ -29,9 +32,42 @@ def normalise(scores: Float[Array, "*n"], allowed: Bool[Array, "..."]) -> Float[
 
 
 class FullAttention(Attention):
-    """The reference implementation, by einsum."""
+    """The einsums, or a kernel in their place (`attention/kernels.py`)."""
+
+    options: Full
 
     def mix(
+        self,
+        q: Float[Array, "B L H K"],
+        k: Float[Array, "B M H K"],
+        v: Float[Array, "B M H K"],
+        context: Context,
+        *,
+        train: bool,
+    ) -> Float[Array, "B L H K"]:
+        """The kernel that the backend names, or the reference."""
+        chosen = self.kernel(context, q.shape[1], train=train)
+        if chosen == "reference":
+            return self.reference(q, k, v, context, train=train)
+        return KERNELS[chosen](q, k, v, context.mask)
+
+    def kernel(self, context: Context, length: int, *, train: bool) -> str:
+        """The name of the implementation for this call."""
+        mask, c = context.mask, self.config
+        request = Request(
+            platform=sharding.platform(),
+            dtype=c.dtype,
+            length=length,
+            head_size=c.key_size,
+            dropout=c.attention_dropout if train else 0.0,
+            bias=context.bias is not None,
+            maps=self.is_mutable_collection("intermediates"),
+            window=mask.window is not None,
+            globals=mask.globals is not None,
+        )
+        return choose(self.options.backend, request)[0]
+
+    def reference(
         self,
         q: Float[Array, "B L H K"],
         k: Float[Array, "B M H K"],

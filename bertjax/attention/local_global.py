@@ -12,7 +12,7 @@ import dataclasses
 
 from bertjax.attention.full import FullAttention
 from bertjax.attention.window import Window
-from bertjax.layers.config import AttentionOptions, Full
+from bertjax.layers.config import AttentionOptions, Backend, Full
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +25,8 @@ class LocalGlobal(AttentionOptions):
     """Width of the window of the others, both sides together."""
     local_base: float | None = 10_000.0
     """RoPE base of the layers with a window; none means that of the others, model.position.base."""
+    backend: Backend = "auto"
+    """Implementation of both kinds of layer."""
 
     def __post_init__(self) -> None:
         """Refuses a pattern that is no pattern."""
@@ -34,8 +36,11 @@ class LocalGlobal(AttentionOptions):
 
     def period(self) -> tuple[AttentionOptions, ...]:
         """A global layer, then the local ones."""
-        return (Full(), *(Window(size=self.size, base=self.local_base),) * (self.every - 1))
+        local = Window(size=self.size, base=self.local_base, backend=self.backend)
+        return (Full(backend=self.backend), *(local,) * (self.every - 1))
 
 
 class LocalGlobalAttention(FullAttention):
     """Stands in the registry only: each layer is one of `LocalGlobal.period()`."""
+
+    options: LocalGlobal  # type: ignore[assignment]

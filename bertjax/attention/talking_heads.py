@@ -30,6 +30,8 @@ class TalkingHeads(AttentionOptions):
 class TalkingHeadsAttention(FullAttention):
     """Full attention with two H x H matrices."""
 
+    options: TalkingHeads  # type: ignore[assignment]
+
     @nn.compact
     def mix(
         self,

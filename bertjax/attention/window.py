@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from bertjax.attention.base import Context
 from bertjax.attention.full import FullAttention, normalise
-from bertjax.layers.config import AttentionOptions
+from bertjax.layers.config import AttentionOptions, Backend
 from bertjax.layers.dropout import Dropout
 from bertjax.layers.mask import AttentionMask
 from bertjax.layers.position import rotate
@@ -33,6 +33,8 @@ class Window(AttentionOptions):
     """Width of the window, both sides together: a token sees size // 2 tokens to its left and as many to its right."""
     base: float | None = None
     """RoPE base of this attention, where positions are rotated; none means model.position.base."""
+    backend: Backend = "auto"
+    """Implementation: the fused kernel of the platform where it can do what is asked, or always the one named."""
 
     def __post_init__(self) -> None:
         """Refuses a window without neighbours."""
@@ -43,7 +45,7 @@ class Window(AttentionOptions):
 class WindowAttention(FullAttention):
     """Blocks of queries against their own keys and their neighbours'."""
 
-    options: Window
+    options: Window  # type: ignore[assignment]
 
     def rotate(self, x: Float[Array, "B L H K"], positions: Int[Array, "B L"]) -> Float[Array, "B L H K"]:
         """Queries or keys turned by their positions, with this attention's own base if it has one."""
@@ -62,11 +64,24 @@ class WindowAttention(FullAttention):
         *,
         train: bool,
     ) -> Float[Array, "B L H K"]:
+        """Full attention under a narrower mask: what follows skips what the mask forbids."""
+        half = self.options.size // 2
+        narrow = context.mask & AttentionMask(window=(half, half))
+        return super().mix(q, k, v, dataclasses.replace(context, mask=narrow), train=train)
+
+    def reference(
+        self,
+        q: Float[Array, "B L H K"],
+        k: Float[Array, "B M H K"],
+        v: Float[Array, "B M H K"],
+        context: Context,
+        *,
+        train: bool,
+    ) -> Float[Array, "B L H K"]:
         """Banded scores, softmax, weighted values."""
         half, length = self.options.size // 2, q.shape[1]
-        context = dataclasses.replace(context, mask=context.mask & AttentionMask(window=(half, half)))
         if length <= 3 * half:
-            return super().mix(q, k, v, context, train=train)
+            return super().reference(q, k, v, context, train=train)
         scores = band_scores(q, k, half)
         if context.bias is not None:
             scores = scores + band_of(context.bias, half)

@@ -85,7 +85,7 @@ class AttentionMask:
         self, distance: Int[Array, "..."], special: tuple[Array, Array] | None
     ) -> Bool[Array, "..."]:
         """What causality and the window allow at a distance, `special` telling global queries and keys."""
-        allowed = jnp.ones((1,) * distance.ndim, bool)
+        allowed: Array = jnp.ones((1,) * distance.ndim, bool)
         if self.window is not None:
             allowed = (distance >= -self.window[0]) & (distance <= self.window[1])
             if special is not None:
