@@ -145,8 +145,8 @@ def splash(
         def row(q: jax.Array, k: jax.Array, v: jax.Array, own: jax.Array, all_: jax.Array) -> jax.Array:
             return kernel(q, k, v, segment_ids=kernels.SegmentIds(own, all_))
 
-        q, k, v = (t.transpose(0, 2, 1, 3) for t in (q, k, v))
-        return jax.vmap(row)(q, k, v, own, all_).transpose(0, 2, 1, 3)
+        heads = functools.partial(jnp.swapaxes, axis1=1, axis2=2)
+        return heads(jax.vmap(row)(heads(q), heads(k), heads(v), jnp.asarray(own), jnp.asarray(all_)))
 
     names = (kernel_spec, QUERY, KEY, KEY, ("batch", "length"), ("batch", "key_length"))
     run = sharding.on_each_device(attend, names, QUERY)
@@ -161,7 +161,7 @@ def _splash_kernel(
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
     shape = (length, length)
-    allowed: Any = masks.FullMask(shape)
+    allowed: Any = masks.FullMask((length // shards, length))  # the same for every device
     if window is not None:
         allowed = masks.LocalMask(
             shape, (window[0], 0 if causal else window[1]), offset=0, shard_count=shards
@@ -188,11 +188,13 @@ def _splash_kernel(
         masks.MultiHeadMask([allowed] * heads),
         block_sizes=sizes,
         head_shards=1,
-        q_seq_shards=shards,
+        q_seq_shards=1 if isinstance(allowed, masks.FullMask) else shards,
         interpret=interpret,
     )
     place = sharding.placement((None, "length"), (heads, length))
-    return kernel, None if place is None else kernel.manual_sharding_spec(place)
+    if place is None or isinstance(allowed, masks.FullMask):
+        return kernel, jax.tree.map(lambda _: jax.P(), kernel)
+    return kernel, kernel.manual_sharding_spec(place)
 
 
 KERNELS: dict[str, Callable[..., Any]] = {"cudnn": cudnn, "splash": splash}
