@@ -167,6 +167,58 @@ def shard(x: jax.Array, *names: str | None) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, spec(names, x.shape, mesh, rules, "activation"))
 
 
+def platform() -> str:
+    """What the traced code will run on (cpu, gpu, tpu): the active mesh's devices, else the default backend's."""
+    device = jax.sharding.get_abstract_mesh().abstract_device if _active_rules.value else None
+    return device.platform if device is not None else jax.default_backend()
+
+
+def parts(name: str) -> int:
+    """How many devices share the dimension of that name."""
+    rules = _active_rules.value
+    _check((name,), (1,), ACTIVATION_AXES, "activation")
+    if rules is None:
+        return 1
+    mesh = jax.sharding.get_abstract_mesh()
+    return math.prod(mesh.shape[axis] for axis in PRESETS[rules].get(name, ()))
+
+
+def placement(names: Sequence[str | None], shape: Sequence[int]) -> NamedSharding | None:
+    """Where an activation with these axes lies; None without an active mesh."""
+    rules = _active_rules.value
+    _check(names, shape, ACTIVATION_AXES, "activation")
+    if rules is None:
+        return None
+    mesh = jax.sharding.get_abstract_mesh()
+    return NamedSharding(mesh, spec(names, shape, mesh, rules, "activation"))
+
+
+def on_each_device(
+    function: Callable[..., Any], inputs: Sequence[Any], output: Sequence[str | None]
+) -> Callable[..., Any]:
+    """`function`, run by every device on its own part of each input; without an active mesh the function itself.
+
+    Inputs are described by the names of their axes, or by a tree of partition specs.
+    """
+    rules = _active_rules.value
+    if rules is None:
+        return function
+    preset, mesh = PRESETS[rules], jax.sharding.get_abstract_mesh()
+
+    def of(names: Any) -> Any:
+        if not isinstance(names, tuple):
+            return names
+        return PartitionSpec(*(preset.get(name, ()) if name else None for name in names))
+
+    return jax.shard_map(
+        function,
+        mesh=mesh,
+        in_specs=tuple(of(i) for i in inputs),
+        out_specs=of(tuple(output)),
+        check_vma=False,
+    )
+
+
 class Declared(struct.PyTreeNode, meta.AxisMetadata[Any]):
     """A parameter together with the names of its axes, as Flax carries it out of `init`."""
 

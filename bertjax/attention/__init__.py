@@ -1,8 +1,20 @@
 """Attention variants: one file each, one line each in the registry below."""
 
+import jax.numpy as jnp
+
 from bertjax.attention.base import Attention, Context, Variant
+from bertjax.attention.bigbird import BigBird, BigBirdAttention
 from bertjax.attention.full import FullAttention
+from bertjax.attention.grouped_query import GroupedQuery, GroupedQueryAttention
+from bertjax.attention.kernels import Request, choose
+from bertjax.attention.local_global import LocalGlobal, LocalGlobalAttention
+from bertjax.attention.longformer import Longformer, LongformerAttention
+from bertjax.attention.qk_norm import QkNorm, QkNormAttention
+from bertjax.attention.talking_heads import TalkingHeads, TalkingHeadsAttention
+from bertjax.attention.window import Window, WindowAttention
 from bertjax.layers.config import AttentionOptions, EncoderConfig, Full
+from bertjax.layers.position import Position, scheme_of
+from bertjax.types import Tree
 
 __all__ = [
     "ATTENTIONS",
@@ -10,20 +22,109 @@ __all__ = [
     "AttentionOptions",
     "Context",
     "Variant",
+    "check_attention",
+    "explain",
     "make_attention",
+    "name_of",
     "variant_of",
 ]
 
+
+def _with_global_projections(own: Tree, full: Tree) -> Tree:
+    return {**full, **{f"global_{name}": full[name] for name in ("query", "key", "value")}}
+
+
+def _silent_heads(own: Tree, full: Tree) -> Tree:
+    return {**full, **{name: jnp.eye(*own[name].shape) for name in ("scores", "weights")}}
+
+
 ATTENTIONS: dict[str, Variant] = {
-    "full": Variant(Full(), FullAttention, exact=Full()),
+    "full": Variant(Full(), FullAttention, 2_362_368, exact=lambda c: Full()),
+    "window": Variant(
+        Window(), WindowAttention, 2_362_368, Window(2), exact=lambda c: Window(2 * c.max_length)
+    ),
+    "local_global": Variant(
+        LocalGlobal(),
+        LocalGlobalAttention,
+        2_362_368,
+        LocalGlobal(2, 2),
+        exact=lambda c: LocalGlobal(every=1),
+    ),
+    "longformer": Variant(
+        Longformer(),
+        LongformerAttention,
+        4_134_144,
+        Longformer(size=2, slots=2),
+        exact=lambda c: Longformer(size=2 * c.max_length),
+        adapt=_with_global_projections,
+    ),
+    "bigbird": Variant(
+        BigBird(), BigBirdAttention, 2_362_368, BigBird(1, 1), exact=lambda c: BigBird(1, random=c.max_length)
+    ),
+    "talking_heads": Variant(
+        TalkingHeads(), TalkingHeadsAttention, 2_362_656, exact=lambda c: TalkingHeads(), adapt=_silent_heads
+    ),
+    "grouped_query": Variant(
+        GroupedQuery(),
+        GroupedQueryAttention,
+        1_574_912,
+        GroupedQuery(groups=2),
+        exact=lambda c: GroupedQuery(groups=c.heads),
+    ),
+    "qk_norm": Variant(QkNorm(), QkNormAttention, 2_362_369),
 }
 
 
 def variant_of(options: AttentionOptions) -> Variant:
     """The registry entry that these options belong to."""
-    return next(variant for variant in ATTENTIONS.values() if type(variant.options) is type(options))
+    return ATTENTIONS[name_of(options)]
+
+
+def name_of(options: AttentionOptions) -> str:
+    """The name in the registry that these options belong to."""
+    return next(name for name, variant in ATTENTIONS.items() if type(variant.options) is type(options))
 
 
 def make_attention(config: EncoderConfig, options: AttentionOptions, name: str) -> Attention:
     """The module of the variant that the options name."""
     return variant_of(options).module(config, options, name=name)
+
+
+def check_attention(config: EncoderConfig, *, packed: bool = False, causal: bool = False) -> None:
+    """Refuses what some layer cannot do: its position scheme, packed rows, a causal mask."""
+    scheme = scheme_of(config.position)
+    adds = scheme.module.bias is not Position.bias  # nothing but an override adds to the scores
+    wanted = {
+        "rotate": (scheme.rotate is not None, "has no queries and keys that positions could turn"),
+        "bias": (adds, "has no scores that positions could be added to"),
+        "segments": (packed, "cannot keep packed documents apart (one document a row works)"),
+        "causal": (causal, "cannot obey a causal or windowed mask"),
+    }
+    for options in dict.fromkeys(config.attention.period()):
+        for what, (needed, why) in wanted.items():
+            if needed and not getattr(variant_of(options), what):
+                able = ", ".join(name for name, variant in ATTENTIONS.items() if getattr(variant, what))
+                fit = f"model.attention can be {able}"
+                if what in ("rotate", "bias"):
+                    fit = f"use model.position=learned, or {fit}"
+                raise ValueError(f"model.attention={name_of(options)} {why}: {fit}")
+
+
+def explain(config: EncoderConfig, platform: str) -> str:
+    """Which implementation each kind of layer trains with on that platform, and why, in one line."""
+    found = []
+    for options in dict.fromkeys(config.attention.period()):
+        what = name_of(options)
+        if isinstance(options, Full | Window):
+            request = Request(
+                platform=platform,
+                dtype=config.dtype,
+                length=config.max_length,
+                head_size=config.key_size,
+                dropout=config.attention_dropout,
+                bias=scheme_of(config.position).module.bias is not Position.bias,
+                window=isinstance(options, Window),
+            )
+            what += " by {} ({})".format(*choose(options.backend, request))
+        found.append(what)
+    return "attention: " + ", ".join(found)

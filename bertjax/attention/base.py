@@ -3,10 +3,12 @@
     q = x Wq,  k = x Wk,  v = x Wv,      y = mix(q, k, v) Wo
 
 A variant overrides `mix`, or `__call__` where there is no q, k and v. It reads its own options from
-`self.options` and everything else from `self.config`.
+`self.options` and everything else from `self.config`. `Variant` is its line in the registry: what it can do, what
+it costs in parameters, and where it meets full attention.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,7 +19,7 @@ from bertjax.layers.einsum import Einsum, kernel_init
 from bertjax.layers.mask import AttentionMask
 from bertjax.layers.position import rotate
 from bertjax.sharding import shard
-from bertjax.types import Array, Float
+from bertjax.types import Array, Float, Int, Tree
 
 
 @jax.tree_util.register_dataclass
@@ -39,21 +41,28 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B L D"], context: Context, *, train: bool) -> Float[Array, "B L D"]:
         """The branch without its residual sum."""
-        c = self.config
-        q, k, v = (self.project(x, name) for name in ("query", "key", "value"))
-        q, k = rotate(c, q, context.positions), rotate(c, k, context.positions)
-        y = self.mix(q, k, v, context, train=train)
-        y = shard(y, "batch", "length", "act_heads", "act_head_size")
-        back, axes = (c.heads, c.key_size, c.width), ("heads", "head_size", "width")
-        return Einsum("blhk,hkd->bld", back, axes, c.compute, kernel_init(c.init_std), name="output")(y)
+        q = self.rotate(self.project(x, "query"), context.positions)
+        k = self.rotate(self.project(x, "key"), context.positions)
+        return self.output(self.mix(q, k, self.project(x, "value"), context, train=train))
 
-    def project(self, x: Float[Array, "B L D"], name: str) -> Float[Array, "B L H K"]:
-        """Queries, keys or values of every head."""
-        c = self.config
-        shape, axes = (c.width, c.heads, c.key_size), ("width", "heads", "head_size")
+    def project(self, x: Float[Array, "B L D"], name: str, *, heads: int | None = None) -> Array:
+        """Queries, keys or values [B L H K] of every head, or of `heads` of them."""
+        c, heads = self.config, heads or self.config.heads
+        shape, axes = (c.width, heads, c.key_size), ("width", "heads", "head_size")
         y = Einsum("bld,dhk->blhk", shape, axes, c.compute, kernel_init(c.init_std), name=name)(x)
         # Keys and values keep their whole length on every device; only queries are split by `sequence`.
         return shard(y, "batch", "length" if name == "query" else "key_length", "act_heads", "act_head_size")
+
+    def rotate(self, x: Float[Array, "B L H K"], positions: Int[Array, "B L"]) -> Float[Array, "B L H K"]:
+        """Queries or keys turned by their positions, where the position scheme turns them."""
+        return rotate(self.config, x, positions)
+
+    def output(self, y: Float[Array, "B L H K"]) -> Float[Array, "B L D"]:
+        """The heads, joined and projected back to the width of the residual stream."""
+        c = self.config
+        y = shard(y, "batch", "length", "act_heads", "act_head_size")
+        back, axes = (c.heads, c.key_size, c.width), ("heads", "head_size", "width")
+        return Einsum("blhk,hkd->bld", back, axes, c.compute, kernel_init(c.init_std), name="output")(y)
 
     def mix(
         self,
@@ -68,12 +77,25 @@ class Attention(nn.Module):
         raise AssertionError(f"{type(self).__name__} overrides neither mix nor __call__")
 
 
+def _same_parameters(own: Tree, full: Tree) -> Tree:
+    return {**own, **full}
+
+
 @dataclasses.dataclass(frozen=True)
 class Variant:
     """A registry entry: default options, the module, and what it can do."""
 
     options: AttentionOptions
     module: type[Any]
+    parameters: int  # of one layer at the size of BERT-base, rows of 512: its price, and pinned by a test
+    small: AttentionOptions | None = None  # for rows of a few tokens, where the default would not show itself
     segments: bool = True  # keeps packed documents apart
     causal: bool = True  # obeys a causal mask
-    exact: AttentionOptions | None = None  # the setting at which it equals full attention
+    rotate: bool = True  # takes positions that turn queries and keys
+    bias: bool = True  # takes positions that add to the scores
+    exact: Callable[[EncoderConfig], AttentionOptions] | None = (
+        None  # the setting that equals full attention ...
+    )
+    adapt: Callable[[Tree, Tree], Tree] = (
+        _same_parameters  # ... with these parameters, from (its own, full's)
+    )

@@ -11,15 +11,30 @@ import math
 import jax
 import jax.numpy as jnp
 
+from bertjax import sharding
 from bertjax.attention.base import Attention, Context
+from bertjax.attention.kernels import KERNELS, Request, choose
+from bertjax.layers.config import Full
 from bertjax.layers.dropout import Dropout
-from bertjax.types import Array, Float
+from bertjax.types import Array, Bool, Float
 
 FORBIDDEN = -1e30  # far below any score, yet finite: minus infinity makes NaN of a row that may see nothing
 
 
+def scores_of(q: Float[Array, "B L H K"], k: Float[Array, "B M H K"]) -> Float[Array, "B H L M"]:
+    """Scaled products of queries and keys, in float32."""
+    return jnp.einsum("blhk,bmhk->bhlm", q, k, preferred_element_type=jnp.float32) / math.sqrt(q.shape[-1])
+
+
+def normalise(scores: Float[Array, "*n"], allowed: Bool[Array, "..."]) -> Float[Array, "*n"]:
+    """Softmax over the keys that are allowed."""
+    return jax.nn.softmax(jnp.where(allowed, scores, FORBIDDEN), axis=-1)
+
+
 class FullAttention(Attention):
-    """The reference implementation, by einsum."""
+    """The einsums, or a kernel in their place (`attention/kernels.py`)."""
+
+    options: Full
 
     def mix(
         self,
@@ -30,14 +45,51 @@ class FullAttention(Attention):
         *,
         train: bool,
     ) -> Float[Array, "B L H K"]:
+        """The kernel that the backend names, or the reference."""
+        chosen = self.kernel(context, q.shape[1], train=train)
+        if chosen == "reference":
+            return self.reference(q, k, v, context, train=train)
+        return KERNELS[chosen](q, k, v, context.mask)
+
+    def kernel(self, context: Context, length: int, *, train: bool) -> str:
+        """The name of the implementation for this call; parameters are made by the reference, on any machine."""
+        if self.is_initializing():
+            return "reference"
+        mask, c = context.mask, self.config
+        request = Request(
+            platform=sharding.platform(),
+            dtype=c.dtype,
+            length=length,
+            head_size=c.key_size,
+            dropout=c.attention_dropout if train else 0.0,
+            bias=context.bias is not None,
+            maps=self.is_mutable_collection("intermediates"),
+            window=mask.window is not None,
+            globals=mask.globals is not None,
+        )
+        return choose(self.options.backend, request)[0]
+
+    def reference(
+        self,
+        q: Float[Array, "B L H K"],
+        k: Float[Array, "B M H K"],
+        v: Float[Array, "B M H K"],
+        context: Context,
+        *,
+        train: bool,
+    ) -> Float[Array, "B L H K"]:
         """Scores, softmax, weighted values."""
-        scores = jnp.einsum("blhk,bmhk->bhlm", q, k, preferred_element_type=jnp.float32)
-        scores = scores / math.sqrt(q.shape[-1])
+        scores = scores_of(q, k)
         if context.bias is not None:
             scores = scores + context.bias
-        scores = jnp.where(context.mask.matrix(q.shape[1], k.shape[1]), scores, FORBIDDEN)
-        weights = jax.nn.softmax(scores, axis=-1).astype(q.dtype)
+        weights = normalise(scores, context.mask.matrix(q.shape[1], k.shape[1])).astype(q.dtype)
+        return self.gather(weights, v, train=train)
+
+    def gather(
+        self, weights: Float[Array, "B H L M"], v: Float[Array, "B M H K"], *, train: bool
+    ) -> Float[Array, "B L H K"]:
+        """The values, weighted, with dropout on the weights."""
         self.sow("intermediates", "attention", weights)
         weights = Dropout(self.config.attention_dropout)(weights, train=train)
         y = jnp.einsum("bhlm,bmhk->blhk", weights, v, preferred_element_type=jnp.float32)
-        return y.astype(q.dtype)
+        return y.astype(v.dtype)

@@ -25,9 +25,16 @@ class PositionOptions:
     """Base of every position scheme's options."""
 
 
+# How softmax attention is computed: einsum everywhere, cuDNN on NVIDIA GPUs, Pallas splash attention on TPUs.
+Backend = Literal["auto", "reference", "cudnn", "splash"]
+
+
 @dataclasses.dataclass(frozen=True)
 class Full(AttentionOptions):
     """Softmax attention of every token to every token."""
+
+    backend: Backend = "auto"
+    """Implementation: the fused kernel of the platform where it can do what is asked, or always the one named."""
 
 
 @dataclasses.dataclass(frozen=True)

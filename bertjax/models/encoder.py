@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from bertjax.attention import Context, make_attention
+from bertjax.attention import Context, check_attention, make_attention
 from bertjax.layers.config import AttentionOptions, EncoderConfig
 from bertjax.layers.dropout import Dropout
 from bertjax.layers.einsum import Einsum, kernel_init
@@ -128,8 +128,10 @@ class Encoder(nn.Module):
     def __call__(self, batch: Batch, *, train: bool, mask: AttentionMask | None = None) -> EncoderOutput:
         """Hidden states of every token; `mask` restricts attention beyond padding and packing."""
         allowed = AttentionMask(valid=batch.mask, segments=batch.segments)
+        allowed = allowed if mask is None else allowed & mask
+        check_attention(self.config, causal=allowed.causal or allowed.window is not None)
         context = Context(
-            mask=allowed if mask is None else allowed & mask,
+            mask=allowed,
             positions=batch.positions,
             bias=self.position.bias(batch.positions),
         )

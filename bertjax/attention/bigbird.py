@@ -1,0 +1,164 @@
+"""BigBird: blocks of queries meet a few blocks of keys: near, global and random ones (2007.14062, Section 2).
+
+    block n sees   n - 1, n, n + 1   and the first and the last   and `random` others
+    the first and the last block see everything
+
+Cost: O(L block (5 + random)) time and memory, and O(2 block L) for the two global blocks. This is the ITC form, whose
+global tokens are tokens of the row itself. A block that is near, global and random at once counts once, and a row
+with too few blocks to draw from sees them all.
+
+The random blocks are drawn by numpy from (seed, head, number of blocks), once for each of `plans` layers in turn, so
+that they cost no state and are the same in every run. Deviations: the paper redraws nothing either, but every layer
+has a plan of its own there; ours repeat after `plans` layers, so that layers can be scanned. With packed documents a
+block sees only its own document inside the blocks that the plan names. Attention dropout is as in full attention.
+"""
+
+import dataclasses
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bertjax.attention.base import Attention, Context
+from bertjax.attention.full import normalise
+from bertjax.attention.window import to_blocks
+from bertjax.layers.config import AttentionOptions
+from bertjax.layers.dropout import Dropout
+from bertjax.types import Array, Float
+
+
+@dataclasses.dataclass(frozen=True)
+class BigBird(AttentionOptions):
+    """Block-sparse attention: neighbours, the two ends of the row, and random blocks."""
+
+    block: int = 64
+    """Tokens of one block."""
+    random: int = 3
+    """Random blocks that each block of queries sees."""
+    plans: int = 1
+    """Layers after which the random blocks repeat; model.layers is a multiple of it."""
+    seed: int = 0
+    """Which random blocks are drawn."""
+
+    def __post_init__(self) -> None:
+        """Refuses sizes without meaning."""
+        for name, least in (("block", 1), ("random", 0), ("plans", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"model.attention.{name}={getattr(self, name)}: {least} or more")
+
+    def period(self) -> tuple[AttentionOptions, ...]:
+        """Layers that differ by their seed."""
+        return tuple(
+            dataclasses.replace(self, plans=1, seed=self.seed * self.plans + i) for i in range(self.plans)
+        )
+
+
+class BigBirdAttention(Attention):
+    """Gathers the blocks of keys that each block of queries sees."""
+
+    options: BigBird
+
+    def mix(
+        self,
+        q: Float[Array, "B L H K"],
+        k: Float[Array, "B M H K"],
+        v: Float[Array, "B M H K"],
+        context: Context,
+        *,
+        train: bool,
+    ) -> Float[Array, "B L H K"]:
+        """Block-sparse scores, softmax, weighted values; the two global blocks densely."""
+        block, length = self.options.block, q.shape[1]
+        blocks, heads = -(-length // block), q.shape[2]
+        index, used = plan_of(blocks, heads, self.options.random, self.options.seed)
+        ends = np.unique([0, blocks - 1])
+        sparse = self.sparse(q, k, v, context, index, used, train)
+        dense = self.dense(q, k, v, context, ends, train)
+        y = jnp.asarray(sparse).at[:, ends].set(dense)
+        return y.reshape(y.shape[0], -1, *y.shape[3:])[:, :length]
+
+    def sparse(
+        self,
+        q: Float[Array, "B L H K"],
+        k: Float[Array, "B L H K"],
+        v: Float[Array, "B L H K"],
+        context: Context,
+        index: np.ndarray,
+        used: np.ndarray,
+        train: bool,
+    ) -> Float[Array, "B blocks block H K"]:
+        """Every block against the blocks of its plan."""
+        block, length = self.options.block, q.shape[1]
+        place = np.arange(block, dtype=np.int32)
+        own = (block * np.arange(index.shape[1])[:, None] + place)[None, None, :, :, None]
+        seen = (block * index[..., None] + place).reshape(*index.shape[:2], -1)[None, :, :, None, :]
+        seen = np.where(np.repeat(used, block, -1)[None, :, :, None, :], seen, length)  # outside: forbidden
+        near_k, near_v = (gather_blocks(to_blocks(x, block), index) for x in (k, v))
+        scores = jnp.einsum(
+            "bnshk,bhntk->bhnst", to_blocks(q, block), near_k, preferred_element_type=jnp.float32
+        )
+        scores = scores / math.sqrt(q.shape[-1])
+        queries, keys = jnp.asarray(own, jnp.int32), jnp.asarray(seen, jnp.int32)
+        if context.bias is not None:
+            scores = scores + bias_at(context.bias, queries, keys)
+        allowed = context.mask.pairs(queries, keys) & (keys < length)
+        weights = normalise(scores, allowed).astype(q.dtype)
+        weights = Dropout(self.config.attention_dropout)(weights, train=train)
+        y = jnp.einsum("bhnst,bhntk->bnshk", weights, near_v, preferred_element_type=jnp.float32)
+        return y.astype(q.dtype)
+
+    def dense(
+        self,
+        q: Float[Array, "B L H K"],
+        k: Float[Array, "B L H K"],
+        v: Float[Array, "B L H K"],
+        context: Context,
+        ends: np.ndarray,
+        train: bool,
+    ) -> Float[Array, "B ends block H K"]:
+        """The global blocks against the whole row."""
+        block, length = self.options.block, q.shape[1]
+        few = to_blocks(q, block)[:, ends]
+        scores = jnp.einsum("bnshk,bmhk->bhnsm", few, k, preferred_element_type=jnp.float32)
+        scores = scores / math.sqrt(q.shape[-1])
+        queries = jnp.asarray(block * ends[:, None] + np.arange(block), jnp.int32)[None, None, :, :, None]
+        keys = jnp.arange(length)[None, None, None, None, :]
+        if context.bias is not None:
+            scores = scores + bias_at(context.bias, queries, keys)
+        weights = normalise(scores, context.mask.pairs(queries, keys)).astype(q.dtype)
+        weights = Dropout(self.config.attention_dropout)(weights, train=train)
+        y = jnp.einsum("bhnsm,bmhk->bnshk", weights, v, preferred_element_type=jnp.float32)
+        return y.astype(q.dtype)
+
+
+@functools.cache
+def plan_of(blocks: int, heads: int, random: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """For each head and block [H blocks W]: the blocks of keys that it sees, and which entries of that list count."""
+    width = min(blocks, 5 + random)
+    index = np.zeros((heads, blocks, width), np.int32)
+    used = np.zeros((heads, blocks, width), bool)
+    for head in range(heads):
+        draw = np.random.default_rng((seed, head, blocks))
+        for own in range(blocks):
+            fixed = sorted({0, blocks - 1, *(n for n in (own - 1, own, own + 1) if 0 <= n < blocks)})
+            others = np.setdiff1d(np.arange(blocks), fixed)
+            seen = [*fixed, *draw.permutation(others)[:random]][:width]
+            index[head, own, : len(seen)] = seen
+            used[head, own, : len(seen)] = True
+    return index, used
+
+
+def gather_blocks(x: Float[Array, "B blocks block H K"], index: np.ndarray) -> Float[Array, "B H blocks t K"]:
+    """The blocks that each head's plan names, joined."""
+    one_head = lambda rows, plan: rows[:, plan]  # [B blocks block K], [blocks W] -> [B blocks W block K]
+    y = jax.vmap(one_head, in_axes=(3, 0), out_axes=1)(x, jnp.asarray(index))
+    return y.reshape(*y.shape[:3], -1, y.shape[-1])
+
+
+def bias_at(bias: Float[Array, "#B H L L"], queries: Array, keys: Array) -> Float[Array, "#B H n s t"]:
+    """A full matrix of biases, read at [1 or H, n, s, t] pairs; outside the row the nearest, which the mask drops."""
+    heads = jnp.arange(bias.shape[1])[:, None, None, None]
+    last = bias.shape[-1] - 1
+    return bias[:, heads, jnp.minimum(queries[0], last), jnp.minimum(keys[0], last)]

@@ -1,0 +1,312 @@
+"""What every attention variant must do, as functions of its name in the registry.
+
+`CHECKS` is the battery. Each check builds the smallest encoder around the variant, with parameters drawn by numpy
+(so that no bias is zero and nothing is compiled to make them), and shares what was compiled for the others.
+All sizes differ, so a transposed axis cannot hide, and those that a 2x2x2 mesh splits are even.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from bertjax import sharding
+from bertjax.attention import ATTENTIONS, AttentionOptions, check_attention, make_attention, name_of
+from bertjax.attention.base import Context
+from bertjax.layers.config import EncoderConfig, Full
+from bertjax.layers.mask import AttentionMask
+from bertjax.models.encoder import Encoder
+from bertjax.models.stacking import stack_layers, unstack_layers
+from bertjax.types import Batch, Tree
+
+LENGTH = 10
+FAST = {"xla_backend_optimization_level": 0}  # three times faster to compile; what is computed is the same
+CAUSAL = AttentionMask(causal=True)
+# A bias of all keys moves every score of a query alike, which softmax does not see: its gradient is rounding.
+NO_GRADIENT = ("key/bias",)
+
+
+def small_config(options: AttentionOptions, **changes: Any) -> EncoderConfig:
+    """Two periods of layers under a scan; B2 L10 D24 H4 K6 F40 V53."""
+    sizes: dict[str, Any] = dict(width=24, heads=4, feedforward=40, vocab=53, max_length=LENGTH)
+    parts: dict[str, Any] = dict(layers=2 * len(options.period()), vocab_multiple=8, attention=options)
+    return EncoderConfig(
+        **{**sizes, **parts, "scan": True, "dropout": 0.0, "attention_dropout": 0.0, **changes}
+    )
+
+
+def small_batch(config: EncoderConfig, rows: int = 2, length: int = LENGTH, packed: bool = False) -> Batch:
+    """Rows of random tokens: the first is full, the others end in two tokens of padding."""
+    draw = np.random.default_rng(0)
+    index = np.broadcast_to(np.arange(length), (rows, length))
+    mask = np.ones((rows, length), bool)
+    mask[1:, -2:] = False
+    second = (index >= 3) if packed else np.zeros_like(mask)
+    return Batch(
+        tokens=jnp.asarray(draw.integers(0, config.vocab, (rows, length), np.int32)),
+        mask=jnp.asarray(mask),
+        types=jnp.asarray((index > length // 2).astype(np.int32)),
+        positions=jnp.asarray(np.where(second, index - 3, index).astype(np.int32)),
+        segments=jnp.asarray(np.where(mask, 1 + second, 0).astype(np.int32)),
+        targets={},
+        example_id=jnp.arange(rows),
+        epoch=jnp.zeros(rows, jnp.int32),
+    )
+
+
+def draw_parameters(shapes: Tree, seed: int = 0) -> Tree:
+    """Random values for every parameter: scales about 1, everything else about 0."""
+    draw = np.random.default_rng(seed)
+
+    def one(path: Any, leaf: Any) -> jax.Array:
+        values = 0.2 * draw.standard_normal(leaf.shape)
+        return jnp.asarray(values + (path[-1].key == "scale"), jnp.float32)
+
+    return jax.tree_util.tree_map_with_path(one, shapes)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Case:
+    """One encoder around one variant, and what was compiled for it."""
+
+    config: EncoderConfig
+
+    @functools.cached_property
+    def encoder(self) -> Encoder:
+        return Encoder(self.config)
+
+    @functools.cached_property
+    def declared(self) -> Tree:
+        batch = small_batch(self.config)
+        return jax.eval_shape(lambda: self.encoder.init(jax.random.key(0), batch, train=False))["params"]
+
+    @functools.cached_property
+    def parameters(self) -> Tree:
+        return draw_parameters(nn.unbox(self.declared))
+
+    def hidden(self, parameters: Tree, batch: Batch, mask: AttentionMask | None = None) -> jax.Array:
+        return self.encoder.apply({"params": parameters}, batch, train=False, mask=mask).hidden
+
+    @functools.cached_property
+    def forward(self) -> Callable[..., jax.Array]:
+        return jax.jit(self.hidden, compiler_options=FAST)
+
+    def loss(self, parameters: Tree, batch: Batch) -> jax.Array:
+        """A number that every real token has a different part in."""
+        rngs = {"dropout": jax.random.key(1)}
+        output = self.encoder.apply({"params": parameters}, batch, train=True, rngs=rngs)
+        width = output.hidden.shape[-1]
+        parts = jnp.sin(jnp.arange(output.hidden.size // width * width, dtype=jnp.float32))
+        real = jnp.where(batch.mask[:, :, None], output.hidden.astype(jnp.float32), 0.0)
+        return (real * parts.reshape(real.shape)).sum() + output.pooled.astype(jnp.float32).sum()
+
+    @functools.cached_property
+    def gradient(self) -> Callable[..., Tree]:
+        return jax.jit(jax.grad(self.loss), compiler_options=FAST)
+
+
+@functools.cache
+def case_of(options: AttentionOptions, **changes: Any) -> Case:
+    return Case(small_config(options, **changes))
+
+
+def options_of(name: str) -> AttentionOptions:
+    """The variant's options for short rows."""
+    return ATTENTIONS[name].small or ATTENTIONS[name].options
+
+
+def close(ours: Any, theirs: Any, tolerance: float = 1e-5) -> None:
+    """Equal up to `tolerance` of the largest value, leaf by leaf."""
+    ours_paths = jax.tree_util.tree_leaves_with_path(ours)
+    for (path, one), other in zip(ours_paths, jax.tree.leaves(theirs), strict=True):
+        one, other = np.asarray(one, np.float32), np.asarray(other, np.float32)
+        scale = max(1.0, float(np.abs(other).max()))
+        what = jax.tree_util.keystr(path)
+        np.testing.assert_allclose(one, other, atol=tolerance * scale, rtol=0, err_msg=what)
+
+
+# ---------------------------------------------------------------------------------------------- the checks
+
+
+def padding_cannot_influence_real_tokens(name: str) -> None:
+    case = case_of(options_of(name))
+    batch = small_batch(case.config)
+    changed = batch.replace(tokens=jnp.where(batch.mask, batch.tokens, (batch.tokens + 1) % 53))
+    assert (changed.tokens != batch.tokens).any()
+    keep = np.asarray(batch.mask)
+    before, after = (np.asarray(case.forward(case.parameters, b)) for b in (batch, changed))
+    np.testing.assert_array_equal(before[keep], after[keep])
+    assert (before[~keep] != after[~keep]).any()  # the change did reach the encoder
+
+
+def segments_cannot_see_each_other(name: str) -> None:
+    case = case_of(options_of(name))
+    if not ATTENTIONS[name].segments:
+        assert name_of(case.config.attention) in refusal(lambda: check_attention(case.config, packed=True))
+        return
+    check_attention(case.config, packed=True)
+    batch = small_batch(case.config, packed=True)
+    first = np.asarray(batch.segments) == 1
+    changed = batch.replace(tokens=jnp.where(first, batch.tokens, (batch.tokens + 1) % 53))
+    before, after = (np.asarray(case.forward(case.parameters, b)) for b in (batch, changed))
+    np.testing.assert_array_equal(before[first], after[first])
+    changed = batch.replace(tokens=jnp.where(first, (batch.tokens + 1) % 53, batch.tokens))
+    after, second = np.asarray(case.forward(case.parameters, changed)), np.asarray(batch.segments) == 2
+    np.testing.assert_array_equal(before[second], after[second])
+    assert (before[first] != after[first]).any()
+
+
+def causal_masks_are_obeyed_or_refused(name: str) -> None:
+    case = case_of(options_of(name))
+    batch = small_batch(case.config)
+    if not ATTENTIONS[name].causal:
+        assert "causal" in refusal(lambda: case.hidden(case.parameters, batch, CAUSAL))
+        return
+    forward = jax.jit(lambda p, b: case.hidden(p, b, CAUSAL), compiler_options=FAST)
+    changed = batch.replace(tokens=batch.tokens.at[:, 4].set((batch.tokens[:, 4] + 1) % 53))
+    before, after = (np.asarray(forward(case.parameters, b)) for b in (batch, changed))
+    np.testing.assert_array_equal(before[:, :4], after[:, :4])
+    assert (before[:, 4] != after[:, 4]).any()
+
+
+def rows_do_not_mix(name: str) -> None:
+    case = case_of(options_of(name))
+    batch = small_batch(case.config)
+    turned = jax.tree.map(lambda x: x[::-1], batch)
+    close(case.forward(case.parameters, turned), case.forward(case.parameters, batch)[::-1], 1e-6)
+    changed = batch.replace(tokens=batch.tokens.at[0].set(3))
+    close(case.forward(case.parameters, changed)[1], case.forward(case.parameters, batch)[1], 1e-6)
+
+
+def jit_equals_eager(name: str) -> None:
+    case = case_of(options_of(name))
+    batch = small_batch(case.config)
+    close(case.forward(case.parameters, batch), case.hidden(case.parameters, batch))
+
+
+def remat_gradient_equals_plain(name: str) -> None:
+    case, remat = case_of(options_of(name)), case_of(options_of(name), remat="block")
+    batch = small_batch(case.config)
+    close(remat.gradient(case.parameters, batch), case.gradient(case.parameters, batch))
+
+
+def scan_equals_loop(name: str) -> None:
+    case, loop = case_of(options_of(name)), case_of(options_of(name), scan=False)
+    batch = small_batch(case.config)
+    unrolled = loop.gradient(unstack_layers(case.parameters), batch)
+    close(case.gradient(case.parameters, batch), stack_layers(unrolled))
+
+
+def gradients_are_finite_with_an_empty_row(name: str) -> None:
+    case = case_of(options_of(name))
+    batch = small_batch(case.config)
+    empty = jnp.asarray([[True], [False]])
+    batch = batch.replace(mask=batch.mask & empty, segments=jnp.where(empty, batch.segments, 0))
+    for path, leaf in jax.tree_util.tree_leaves_with_path(case.gradient(case.parameters, batch)):
+        assert np.isfinite(leaf).all(), jax.tree_util.keystr(path)
+    assert np.isfinite(case.forward(case.parameters, batch)).all()
+
+
+def every_parameter_gets_a_gradient(name: str) -> None:
+    case = case_of(options_of(name))
+    gradients = case.gradient(case.parameters, small_batch(case.config))
+    for path, leaf in jax.tree_util.tree_leaves_with_path(gradients):
+        where = jax.tree_util.keystr(path, simple=True, separator="/")
+        assert np.abs(leaf).max() > 1e-4 or where.endswith(NO_GRADIENT), f"{where} gets no gradient"
+
+
+def bfloat16_is_close_to_float32(name: str) -> None:
+    case, half = case_of(options_of(name)), case_of(options_of(name), dtype="bfloat16")
+    batch = small_batch(case.config)
+    ours = half.forward(case.parameters, batch)
+    assert ours.dtype == jnp.bfloat16
+    theirs = np.asarray(case.forward(case.parameters, batch))
+    error = np.asarray(ours, np.float32) - theirs
+    assert np.sqrt(np.square(error).mean() / np.square(theirs).mean()) < 0.03
+
+
+def sharded_equals_single(name: str) -> None:
+    case = case_of(options_of(name))
+    batch, rules = small_batch(case.config), "fsdp_tensor_sequence"
+    mesh = sharding.make_mesh(sharding.MeshConfig(fsdp=2, tensor=2, sequence=2, rules=rules))
+    places = sharding.parameter_shardings(case.declared, mesh, rules)
+    with sharding.activate(mesh, rules):
+        step = jax.jit(jax.grad(case.loss), out_shardings=places, compiler_options=FAST)
+        sharded = step(jax.device_put(case.parameters, places), batch)
+    close(sharded, case.gradient(case.parameters, batch))
+
+
+def exact_limit_equals_full(name: str) -> None:
+    variant = ATTENTIONS[name]
+    if variant.exact is None:
+        return
+    base = case_of(Full())
+    config = dataclasses.replace(base.config, attention=variant.exact(base.config))
+    batch = small_batch(config, packed=variant.segments)
+    context = Context(AttentionMask(valid=batch.mask, segments=batch.segments), batch.positions)
+    x = jnp.asarray(np.random.default_rng(2).standard_normal((2, LENGTH, config.width)), jnp.float32)
+    full = unstack_layers(base.parameters)["stack"]["layers_0"]["block_0"]["attention"]
+
+    def run(options: AttentionOptions, parameters: Tree) -> jax.Array:
+        module = make_attention(config, options, "attention")
+        apply = jax.jit(lambda p: module.apply({"params": p}, x, context, train=False), compiler_options=FAST)
+        return apply(parameters)[batch.mask]
+
+    expected = run(Full(), full)
+    for options in config.attention.period():
+        layer = make_attention(config, options, "attention")
+        shapes = jax.eval_shape(functools.partial(layer.init, train=False), jax.random.key(0), x, context)
+        own = draw_parameters(nn.unbox(shapes["params"]))
+        close(run(options, variant.adapt(own, full)), expected)
+
+
+def parameter_count_is_pinned(name: str) -> None:
+    variant = ATTENTIONS[name]
+    config = EncoderConfig(attention=variant.options)
+    total, period = 0, variant.options.period()
+    for options in period:
+        layer = make_attention(config, options, "attention")
+        batch = jax.eval_shape(lambda: small_batch(config, rows=1, length=512))
+        x = jax.ShapeDtypeStruct((1, 512, config.width), jnp.float32)
+
+        def init(layer: Any, x: jax.Array, batch: Batch) -> Tree:
+            context = Context(AttentionMask(valid=batch.mask, segments=batch.segments), batch.positions)
+            return layer.init(jax.random.key(0), x, context, train=False)["params"]
+
+        total += sharding.count(jax.eval_shape(functools.partial(init, layer), x, batch))
+    found = total // len(period)
+    assert found == variant.parameters, (
+        f"registry line of {name!r}: {found} parameters, not {variant.parameters}"
+    )
+
+
+def refusal(call: Callable[[], Any]) -> str:
+    """The message with which a call is refused; it must be one line."""
+    try:
+        call()
+    except ValueError as error:
+        assert "\n" not in str(error), str(error)
+        return str(error)
+    raise AssertionError("nothing was refused")
+
+
+CHECKS: tuple[Callable[[str], None], ...] = (
+    padding_cannot_influence_real_tokens,
+    segments_cannot_see_each_other,
+    causal_masks_are_obeyed_or_refused,
+    rows_do_not_mix,
+    jit_equals_eager,
+    remat_gradient_equals_plain,
+    scan_equals_loop,
+    gradients_are_finite_with_an_empty_row,
+    every_parameter_gets_a_gradient,
+    bfloat16_is_close_to_float32,
+    sharded_equals_single,
+    exact_limit_equals_full,
+    parameter_count_is_pinned,
+)

@@ -1,0 +1,101 @@
+"""The battery over every entry of the registry, and over one that is added here on the fly."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from bertjax import sharding
+from bertjax.attention import ATTENTIONS, Attention, AttentionOptions, Context, Variant, check_attention
+from bertjax.layers.config import EncoderConfig, PositionOptions
+from bertjax.layers.position import POSITIONS, Position, Scheme
+from bertjax.types import Array
+from tests.attention.battery import CHECKS, FAST, case_of, options_of, refusal, small_batch
+
+
+@pytest.mark.parametrize("name", ATTENTIONS)
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_battery(check: Callable[[str], None], name: str) -> None:
+    check(name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Mean(AttentionOptions):
+    """The mean of the values that a query may see, weighted by a gate on the key."""
+
+
+class MeanAttention(Attention):
+    """A variant that is added on the fly: one class and one line."""
+
+    def mix(self, q: Array, k: Array, v: Array, context: Context, *, train: bool) -> Array:
+        del train
+        gate = jnp.exp(jnp.tanh(k.mean(-1)).astype(jnp.float32)).transpose(0, 2, 1)[:, :, None, :]
+        weights = jnp.where(context.mask.matrix(q.shape[1], k.shape[1]), gate, 0.0)
+        weights = weights / jnp.maximum(weights.sum(-1, keepdims=True), 1e-9)
+        return (q + jnp.einsum("bhlm,bmhk->blhk", weights, v.astype(jnp.float32))).astype(q.dtype)
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_a_variant_added_on_the_fly(check: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ATTENTIONS, "mean", Variant(Mean(), MeanAttention, 2_362_368))
+    check("mean")
+
+
+class LeakyAttention(MeanAttention):
+    """Forgets the mask: the battery has to notice."""
+
+    def mix(self, q: Array, k: Array, v: Array, context: Context, *, train: bool) -> Array:
+        return q + k * 0 + v.mean(1, keepdims=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaky(AttentionOptions):
+    """Options of a variant that is wrong."""
+
+
+@pytest.mark.parametrize("check", [CHECKS[i] for i in (0, 1, 2, 8, 12)], ids=lambda check: check.__name__)
+def test_the_battery_notices(check: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ATTENTIONS, "leaky", Variant(Leaky(), LeakyAttention, 1))
+    with pytest.raises(AssertionError):
+        check("leaky")
+
+
+def test_the_mesh_splits_the_projections() -> None:
+    """Else `sharded_equals_single` would compare one device with copies of itself."""
+    case = case_of(options_of("full"))
+    mesh = sharding.make_mesh(sharding.MeshConfig(fsdp=2, tensor=2, sequence=2, rules="fsdp_tensor_sequence"))
+    places = sharding.parameter_shardings(case.declared, mesh, "fsdp_tensor_sequence")
+    query = places["stack"]["layers"]["block_0"]["attention"]["query"]["kernel"]
+    assert query.spec == jax.P(None, "fsdp", "tensor", None)
+    with sharding.activate(mesh, "fsdp_tensor_sequence"):
+        forward = jax.jit(case.hidden, compiler_options=FAST)
+        hidden = forward(jax.device_put(case.parameters, places), small_batch(case.config))
+    assert hidden.sharding.shard_shape(hidden.shape) == (1, 5, 24)
+
+
+class AddsToScores(Position):
+    """A position scheme that needs scores."""
+
+    def bias(self, positions: Array) -> Array:
+        return jnp.zeros((1, self.config.heads, positions.shape[1], positions.shape[1]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Adds(PositionOptions):
+    """Its options."""
+
+
+def test_what_a_variant_cannot_do_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(POSITIONS, "adds", Scheme(Adds(), AddsToScores))
+    able = dict(segments=False, causal=False, rotate=False, bias=False)
+    monkeypatch.setitem(ATTENTIONS, "mean", Variant(Mean(), MeanAttention, 0, **able))
+    config = EncoderConfig(attention=Mean())
+    check_attention(config)
+    message = refusal(lambda: check_attention(config, packed=True))
+    assert "model.attention=mean" in message and "full" in message
+    assert "causal" in refusal(lambda: check_attention(config, causal=True))
+    adds = dataclasses.replace(config, position=Adds())
+    assert "model.position" in refusal(lambda: check_attention(adds))
+    check_attention(dataclasses.replace(adds, attention=ATTENTIONS["full"].options), packed=True, causal=True)
