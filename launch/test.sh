@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Runs the tests, on eight forced CPU devices and without a network:
+#
+#     bash launch/test.sh [--slow] [--parity] [--python=PATH] [arguments of pytest]
+#     bash launch/test.sh tests/attention -k window
+#
+# --slow adds the tests that take minutes, --parity those that compare with PyTorch and transformers, which it
+# installs. Works in .venv, as local.sh does; ends with pytest's own summary and exit code.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source launch/environment.sh
+
+requirements=(requirements.txt requirements-test.txt) arguments=()
+for argument in "$@"; do
+    case $argument in
+    --python=*) PYTHON=${argument#*=} ;;
+    --parity) requirements+=(requirements-parity.txt) arguments+=("$argument") ;;
+    *) arguments+=("$argument") ;;
+    esac
+done
+
+prepare_environment "${requirements[@]}"
+exec "$python" -m pytest ${arguments[@]+"${arguments[@]}"}
