@@ -28,7 +28,6 @@ SMALL = EncoderConfig(
     norm_epsilon=1e-6,
     dropout=0.0,
     attention_dropout=0.0,
-    init_std=0.2,  # large enough that every part moves the output
 )
 
 
@@ -37,7 +36,9 @@ def small(**changes: Any) -> EncoderConfig:
     return dataclasses.replace(SMALL, **changes)
 
 
-def make_batch(lengths: Sequence[int] = (7, 5), *, length: int | None = None, vocab: int = 53, seed: int = 0) -> Batch:
+def make_batch(
+    lengths: Sequence[int] = (7, 5), *, length: int | None = None, vocab: int = 53, seed: int = 0
+) -> Batch:
     """Random rows of the given numbers of real tokens, padded to `length` (or the longest)."""
     random = np.random.default_rng(seed)
     rows, length = len(lengths), length or max(lengths)
@@ -56,7 +57,9 @@ def make_batch(lengths: Sequence[int] = (7, 5), *, length: int | None = None, vo
 
 def pack(batch: Batch, length: int) -> Batch:
     """All rows of a batch as the segments of one row."""
-    places = [(row, position) for row in range(len(batch.mask)) for position in np.flatnonzero(batch.mask[row])]
+    places = [
+        (row, position) for row in range(len(batch.mask)) for position in np.flatnonzero(batch.mask[row])
+    ]
     fill = length - len(places)
 
     def one(field: np.ndarray) -> np.ndarray:
@@ -78,42 +81,44 @@ def encode(config: EncoderConfig, *, train: bool = False) -> Callable[..., Any]:
     """The compiled encoder: (params, batch, dropout key or None) to its output."""
 
     def run(params: Tree, batch: Batch, key: Any = None) -> Any:
-        return Encoder(config).apply({"params": params}, batch, train=train, rngs={} if key is None else {"dropout": key})
+        return Encoder(config).apply(
+            {"params": params}, batch, train=train, rngs={} if key is None else {"dropout": key}
+        )
 
     return jax.jit(run)
 
 
 @functools.cache
 def loss_and_gradient(config: EncoderConfig, *, train: bool = False) -> Callable[..., Any]:
-    """The compiled value and gradient of a scalar to which every real hidden state and the pooled token contribute."""
+    """The compiled value and gradient of a scalar of all real hidden states and of the pooled token."""
 
     def loss(params: Tree, batch: Batch, key: Any = None) -> Any:
         output = encode(config, train=train)(params, batch, key)
         weights = jnp.sin(jnp.arange(output.hidden.size, dtype=jnp.float32)).reshape(output.hidden.shape)
         real = batch.mask[:, :, None]
         pooled = jnp.where(batch.mask[:, :1], output.pooled.astype(jnp.float32), 0.0)
-        return (jnp.where(real, output.hidden, 0).astype(jnp.float32) * weights).sum() + jnp.square(pooled).sum()
+        return (jnp.where(real, output.hidden, 0).astype(jnp.float32) * weights).sum() + jnp.square(
+            pooled
+        ).sum()
 
     return jax.jit(jax.value_and_grad(loss))
 
 
 @functools.cache
-def _initialise(config: EncoderConfig) -> Callable[..., Any]:
-    def start(key: Any, batch: Batch) -> Tree:
-        return Encoder(config).init({"params": key}, batch, train=False)["params"]
-
-    return jax.jit(start)
-
-
-@functools.cache
-def declared_parameters(config: EncoderConfig, seed: int = 1) -> Tree:
-    """An encoder's parameters, each with the names of its axes."""
-    return _initialise(config)(jax.random.key(seed), make_batch())
+def declared_parameters(config: EncoderConfig) -> Tree:
+    """Shapes of an encoder's parameters, each with the names of its axes."""
+    start = functools.partial(Encoder(config).init, train=False)
+    return jax.eval_shape(start, {"params": jax.random.key(0)}, make_batch())["params"]
 
 
 def parameters(config: EncoderConfig, seed: int = 1) -> Tree:
-    """An encoder's parameters as bare arrays."""
-    return unbox(declared_parameters(config, seed))
+    """Random values for every parameter of an encoder, biases and scales too, without compiling."""
+    random = np.random.default_rng(seed)
+
+    def draw(path: Any, leaf: Any) -> np.ndarray:
+        return (0.2 * random.normal(size=leaf.shape) + (path[-1].key == "scale")).astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, unbox(declared_parameters(config)))
 
 
 def unbox(tree: Tree) -> Tree:
@@ -122,9 +127,11 @@ def unbox(tree: Tree) -> Tree:
 
 
 def assert_close(ours: Any, theirs: Any, tolerance: float = 1e-5) -> None:
-    """Two trees of one structure whose leaves differ by less than the tolerance, relative to values above one."""
+    """Two trees of one structure, their leaves equal within the tolerance (relative above one)."""
     assert jax.tree.structure(ours) == jax.tree.structure(theirs)
-    for (path, left), right in zip(jax.tree_util.tree_leaves_with_path(ours), jax.tree.leaves(theirs), strict=True):
+    for (path, left), right in zip(
+        jax.tree_util.tree_leaves_with_path(ours), jax.tree.leaves(theirs), strict=True
+    ):
         np.testing.assert_allclose(
             np.asarray(left, np.float32),
             np.asarray(right, np.float32),
