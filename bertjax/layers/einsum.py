@@ -53,13 +53,13 @@ class Einsum(nn.Module):
     shape: tuple[int, ...]
     axes: tuple[str, ...]
     dtype: jnp.dtype
-    init: Callable[..., jax.Array]
+    initializer: Callable[..., jax.Array]
     bias: bool = True
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """The product, plus a bias over those axes of the result that come from the kernel."""
-        kernel = sharding.param(self, "kernel", self.init, self.shape, self.axes)
+        kernel = sharding.param(self, "kernel", self.initializer, self.shape, self.axes)
         y = einsum(self.subscripts, x, kernel, self.dtype)
         if not self.bias:
             return y

@@ -1,0 +1,36 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bertjax.layers.norm import Norm
+from tests.helpers import small, unbox
+
+D = 24
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def test_layer_norm_equals_numpy():
+    x, scale, bias = normal(2, 7, D) * 5 + 3, normal(D, seed=1), normal(D, seed=2)
+    y = Norm(small(norm_epsilon=0.1)).apply({"params": {"scale": scale, "bias": bias}}, x)
+    mean, variance = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
+    np.testing.assert_allclose(y, (x - mean) / np.sqrt(variance + 0.1) * scale + bias, atol=1e-5)
+
+
+def test_starts_as_the_plain_norm():
+    params = unbox(Norm(small()).init(jax.random.key(0), normal(2, D))["params"])
+    np.testing.assert_array_equal(params["scale"], 1.0)
+    np.testing.assert_array_equal(params["bias"], 0.0)
+
+
+def test_half_precision_input_has_float32_statistics():
+    """A bfloat16 mean over values near 256 would be off by one; the spread here is smaller than that."""
+    x = jnp.asarray(256 + 2 * np.arange(D)[None, :], jnp.bfloat16)
+    params = {"scale": np.ones(D, np.float32), "bias": np.zeros(D, np.float32)}
+    y = Norm(small(dtype="bfloat16")).apply({"params": params}, x)
+    assert y.dtype == jnp.bfloat16
+    exact = np.asarray(x, np.float32)
+    exact = (exact - exact.mean()) / exact.std()
+    np.testing.assert_allclose(np.asarray(y, np.float32), exact, atol=0.01)
