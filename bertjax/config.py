@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import shutil
 from typing import Any
 
 from bertjax import settings
@@ -153,7 +154,10 @@ def fingerprint(config: Config, corpus: str) -> dict[str, Any]:
 
 
 def claim(workdir: str, config: Config, corpus: str) -> None:
-    """Makes the workdir this run's, or checks that it is: an error lists what differs from the run it holds."""
+    """Makes the workdir this run's, or checks that it is: an error lists what differs from the run it holds.
+
+    The tokenizer moves in, so that the workdir alone is enough to predict with.
+    """
     path = pathlib.Path(workdir) / "config.json"
     mine = fingerprint(config, corpus)
     if path.exists():
@@ -165,6 +169,9 @@ def claim(workdir: str, config: Config, corpus: str) -> None:
                 f"{workdir} holds another run: {'; '.join(different[:3])}{more}; choose another --workdir or delete it"
             )
     path.parent.mkdir(parents=True, exist_ok=True)
+    tokenizer = pathlib.Path(config.data.corpus) / "tokenizer"
+    if tokenizer.is_dir():
+        shutil.copytree(tokenizer, path.parent / "tokenizer", dirs_exist_ok=True)
     record = {"config": to_dict(config), "fingerprint": mine, "digest": settings.digest(mine)}
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(record, indent=2) + "\n")

@@ -1,11 +1,17 @@
-"""`--mode=evaluate`: the held-out metrics of the newest whole checkpoint of a workdir."""
+"""`--mode=evaluate`: the held-out metrics of the newest whole checkpoint of a workdir; and what they are held against."""
 
+import collections
 import dataclasses
 import json
+import math
+import statistics
 
-from bertjax import train
+import jax
+import numpy as np
+
+from bertjax import tasks, train
 from bertjax.checkpoint import Checkpoints
-from bertjax.config import open_rows, read_workdir
+from bertjax.config import Config, open_rows, read_workdir
 from bertjax.data.loader import Loader
 from bertjax.sharding import MeshConfig
 
@@ -25,3 +31,48 @@ def run(workdir: str, mesh: MeshConfig) -> dict[str, float]:
         values = train.evaluate(program, train.make_eval_step(program), params, loader)
     print(json.dumps({"step": step, **{f"heldout_{name}": value for name, value in values.items()}}))
     return values
+
+
+@dataclasses.dataclass(frozen=True)
+class Baselines:
+    """What can be had without a model, on exactly the held-out predictions that an evaluation makes."""
+
+    token: int  # the most frequent one of the training text
+    token_share: float  # of the hidden tokens that are this one
+    pairs: int  # rows with two segments
+    exchanged_share: float  # of them that do not belong together
+
+
+def baselines(config: Config) -> Baselines:
+    """Counts in the rows of an evaluation what its metrics are to be compared with."""
+    rows, examples = open_rows(config, "train"), open_rows(config, "heldout")
+    counts = np.zeros(rows.vocabulary.size, np.int64)
+    for start in range(0, len(rows), 4096):
+        indices = range(start, min(start + 4096, len(rows)))
+        part = rows.rows([0] * len(indices), indices)
+        counts += np.bincount(part["tokens"][part["mask"]], minlength=len(counts))
+    token = int(np.argmax(np.where(rows.vocabulary.special, 0, counts)))
+    loader = Loader(examples, config.train.batch_size, seed=0, shuffle=False)
+    mesh = train.sharding.make_mesh(config.mesh)
+    hide = jax.jit(lambda batch: tasks.corrupt(config.tasks, batch, rows.vocabulary, seed=0))
+    total: collections.Counter[str] = collections.Counter()
+    for index in range(min(loader.steps, config.train.eval_batches)):
+        batch = jax.device_get(hide(loader.place(index, mesh, config.mesh.rules)))
+        real = batch.mask[:, 0]
+        total["pairs"] += int(real.sum())
+        total["exchanged"] += int((batch.targets["pair"]["label"] * real).sum())
+        hidden = batch.targets["mlm"]["weights"] > 0
+        total["hidden"] += int(hidden.sum())
+        total["frequent"] += int(((batch.targets["mlm"]["labels"] == token) & hidden).sum())
+    return Baselines(
+        token=token,
+        token_share=total["frequent"] / total["hidden"],
+        pairs=total["pairs"],
+        exchanged_share=total["exchanged"] / total["pairs"],
+    )
+
+
+def better_than_coin(accuracy: float, number: int) -> float:
+    """The probability that a fair coin is right at least so often in `number` throws (normal approximation)."""
+    right = round(accuracy * number)
+    return 1 - statistics.NormalDist().cdf((right - 0.5 - number / 2) / math.sqrt(number / 4))

@@ -53,7 +53,9 @@ def main(config: Config, *, prepare: Prepare | None = None, finish: Finish | Non
     flags.DEFINE_bool("debug", False, "Show where an error came from.")
 
     def start(arguments: list[str]) -> int:
-        logging.set_verbosity(logging.INFO if values.debug else logging.ERROR)  # of Orbax, which tells all it does
+        logging.set_verbosity(
+            logging.INFO if values.debug else logging.ERROR
+        )  # of Orbax, which tells all it does
         if values.debug:
             return _run(config, arguments[1:], values, prepare, finish)
         from bertjax.train import REQUEUE, Diverged, Interrupted
@@ -72,9 +74,7 @@ def main(config: Config, *, prepare: Prepare | None = None, finish: Finish | Non
     app.run(start)
 
 
-def _run(
-    config: Config, rest: list[str], values: Any, prepare: Prepare | None, finish: Finish | None
-) -> int:
+def _run(config: Config, rest: list[str], values: Any, prepare: Prepare | None, finish: Finish | None) -> int:
     if rest:
         raise ValueError(f"unexpected argument {rest[0]!r}: settings are written --set path=value")
     if values.smoke:
@@ -173,5 +173,3 @@ def help_text(config: Config, about: str) -> str:
         lines.append(f"  {path}={value}")
         lines += textwrap.wrap(doc, 100, initial_indent=" " * 8, subsequent_indent=" " * 8)
     return "\n".join(lines)
-
-

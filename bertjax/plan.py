@@ -53,7 +53,8 @@ def plan(config: Config, vocabulary: Vocabulary, devices: Any = None) -> dict[st
 def _bytes(tree: Tree) -> int:
     """Of one device's share."""
     return sum(
-        sharding.count(jax.ShapeDtypeStruct(leaf.sharding.shard_shape(leaf.shape), leaf.dtype)) * leaf.dtype.itemsize
+        sharding.count(jax.ShapeDtypeStruct(leaf.sharding.shard_shape(leaf.shape), leaf.dtype))
+        * leaf.dtype.itemsize
         for leaf in jax.tree.leaves(tree)
     )
 
@@ -73,5 +74,3 @@ def run(config: Config, vocabulary: Vocabulary, workdir: str) -> dict[str, Any]:
     path.write_text(json.dumps(result, indent=2) + "\n")
     print(f"written to    {path}")
     return result
-
-

@@ -56,4 +56,6 @@ def top_operations(folder: pathlib.Path) -> list[tuple[str, float, int]]:
             kind = event["name"].rstrip("0123456789").rstrip(".")
             total[kind] += event["dur"]
             calls[kind] += 1
-    return [(name, microseconds / 1e3 / STEPS, calls[name] // STEPS) for name, microseconds in total.most_common()]
+    return [
+        (name, microseconds / 1e3 / STEPS, calls[name] // STEPS) for name, microseconds in total.most_common()
+    ]

@@ -267,7 +267,9 @@ def train(config: Config, workdir: str, finish: Finish = lambda values: values) 
                 evaluating = due(done, config.train.eval_every, last)
                 saving = due(done, config.train.checkpoint_every, last) or stopping
                 if evaluating or saving:
-                    log(program, journal, done, pending, stream.waited)  # no state is saved whose loss is no number
+                    log(
+                        program, journal, done, pending, stream.waited
+                    )  # no state is saved whose loss is no number
                     pending = []
                 if evaluating:
                     with journal.pause():
@@ -278,7 +280,9 @@ def train(config: Config, workdir: str, finish: Finish = lambda values: values) 
                         checkpoints.save(state)
                 if stopping and done < last:
                     checkpoints.close()
-                    raise Interrupted(f"stopped at step {done} of {last}: the same command goes on from there")
+                    raise Interrupted(
+                        f"stopped at step {done} of {last}: the same command goes on from there"
+                    )
         checkpoints.close()
         if not values:  # it was stopped between its last step and its result
             values = evaluate(program, eval_step, state.params, eval_loader)

@@ -4,16 +4,13 @@ Trains a WordPiece vocabulary and prepares a corpus from the interpreter's docum
 installed packages, pretrains on masked words and next sentences (BERT, 1810.04805), compares held-out accuracy with
 printed baselines, draws the loss, and fills the gaps of five sentences. No download, no accelerator.
 
-    python -m experiments.quickstart --workdir=runs/quickstart
+Command: python -m experiments.quickstart --workdir=runs/quickstart
+Cost: at most five minutes on two CPU cores.
+Expected: masked-LM accuracy over twice that of the most frequent token, next sentence far better than a coin.
 """
 
 import dataclasses
-import math
 import pathlib
-import statistics
-from typing import Any
-
-import numpy as np
 
 from bertjax import experiment
 from bertjax.config import Config, DataConfig, TrainConfig
@@ -30,14 +27,17 @@ SENTENCES = (
 
 
 def config() -> Config:
-    """Four layers of 256, ten thousand words."""
+    """Two layers of 128 and short rows: as much learning as two cores give in three minutes."""
+    model = EncoderConfig(
+        layers=2, width=128, heads=2, vocab=8192, max_length=64, dropout=0.0, attention_dropout=0.0
+    )
     return Config(
-        model=EncoderConfig(
-            layers=4, width=256, heads=4, vocab=8192, max_length=128, dropout=0.0, attention_dropout=0.0
+        model=model,
+        data=DataConfig(length=64),
+        optim=OptimConfig(learning_rate=2e-3, warmup_steps=100),
+        train=TrainConfig(
+            steps=1600, batch_size=32, log_every=50, eval_every=400, eval_batches=60, checkpoint_every=400
         ),
-        data=DataConfig(length=128),
-        optim=OptimConfig(learning_rate=1e-3, warmup_steps=100),
-        train=TrainConfig(steps=1000, batch_size=32, eval_every=250, eval_batches=30, checkpoint_every=250, log_every=20),
     )
 
 
@@ -46,21 +46,41 @@ def prepare(config: Config, workdir: str) -> Config:
     from bertjax.data.prepare import PrepareOptions, prepare
     from bertjax.data.tokenizer import TokenizerOptions, train_tokenizer
 
-    tokenizer, corpus = pathlib.Path(workdir) / "tokenizer", pathlib.Path(workdir) / "corpus"
-    train_tokenizer(TokenizerOptions(input=("python-docs",), out=str(tokenizer), vocab=config.model.vocab))
-    prepare(PrepareOptions(input=("python-docs",), tokenizer=str(tokenizer), out=str(corpus), heldout=0.05))
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, corpus=str(corpus)))
+    tokenizer, corpus = (str(pathlib.Path(workdir) / name) for name in ("tokenizer", "corpus"))
+    text = ("python-docs",)
+    train_tokenizer(TokenizerOptions(input=text, out=tokenizer, vocab=config.model.vocab))
+    prepare(PrepareOptions(input=text, tokenizer=tokenizer, out=corpus, heldout=0.05))
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, corpus=corpus))
 
 
-def finish(config: Config, workdir: str, values: dict[str, float]) -> dict[str, Any]:
-    """Baselines, a picture, and five filled gaps."""
+def finish(config: Config, workdir: str, metrics: dict[str, float]) -> dict[str, float]:
+    """Compares with baselines, draws the losses, fills gaps."""
     from bertjax.bundle import load
+    from bertjax.evaluate import baselines, better_than_coin
     from bertjax.predict import fill_mask
     from bertjax.report import plot_losses
     from bertjax.tools.predict import print_filled
 
-    print("\nHeld out, against baselines")
-    return {}
+    bundle, base = load(workdir), baselines(config)
+    words, pairs = metrics["heldout_mlm_accuracy"], metrics["heldout_nsp_accuracy"]
+    chance = better_than_coin(pairs, base.pairs)
+    frequent = bundle.tokenizer.tokens([base.token])[0]
+    print("\nOn held-out text                this model   baseline")
+    print(f"masked words right               {words:9.1%}  {base.token_share:9.1%}   always {frequent!r}")
+    print(f"next sentence right              {pairs:9.1%}  {0.5:9.1%}   a coin")
+    verdict = "better" if chance < 0.01 else "NOT SIGNIFICANTLY better"
+    print(f"masked words: {words / base.token_share:.1f} times the baseline")
+    print(f"next sentence: {verdict} than a coin, p = {chance:.1g} over {base.pairs:,} pairs\n")
+    for text, gaps in zip(SENTENCES, fill_mask(bundle, SENTENCES), strict=True):
+        print_filled(text, gaps)
+    print(f"\nlosses drawn in {plot_losses(workdir, 'quickstart')}")
+    print(f'more gaps: python -m bertjax predict fill-mask --model={workdir} --text="The [MASK] is empty."\n')
+    return {
+        **metrics,
+        "baseline_mlm_accuracy": base.token_share,
+        "baseline_nsp_accuracy": 0.5,
+        "nsp_p_value": chance,
+    }
 
 
 if __name__ == "__main__":
