@@ -6,14 +6,14 @@ given. T=1 keeps the sizes, a greater T brings small sources forward, and T with
 1911.02116).
 
 The stream is divided into periods of P rows. Source i has exactly k_i ~ p_i P of them, and a keyed
-permutation of the period says which. So the row that is number q of its source is known without counting
-what came before: q = period * k_i + (its rank among the source's rows of this period), and each q occurs
-exactly once. The source then goes through its own examples, q // n_i times so far: sources have epochs, the
-mixture has none.
+permutation of the period says which. So what is asked for row g is found in the period it falls into: its
+source, and that it is the source's row number period * k_i + (those before it in the period). The source
+then goes through its own examples, epoch after epoch: sources have epochs, the mixture has none.
 
 The examples of all sources are numbered through, so `example_id` stays unique.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -25,8 +25,7 @@ from bertjax.types import Int
 
 __all__ = ["Mixture"]
 
-_PERIOD = 1 << 20
-_CHUNK = 1 << 16
+_PERIOD = 1 << 16
 _SOURCES = 2  # purpose of a hash
 
 
@@ -57,7 +56,9 @@ class Mixture(Examples):
             raise ValueError(
                 f"{self.size} examples are more than an example id counts ({2**31 - 1}): mix fewer"
             )
-        self._slots = np.cumsum([0, *self.quota])  # ranks in a period that belong to each source
+        self._slots = tuple(
+            np.cumsum([0, *self.quota]).tolist()
+        )  # of a period, those that belong to each source
 
     @property
     def efficiency(self) -> float:
@@ -85,12 +86,11 @@ class Mixture(Examples):
     def seen(self, rows: int, seed: int) -> dict[str, dict[str, float]]:
         """Of the first `rows` rows: how many each source supplied, its epochs, and its tokens.
 
-        The rows are exact; the tokens are the rows times the mean of the source, exact after whole epochs.
+        The rows are exact, the tokens so many times the mean of the source.
         """
-        counts = np.array(self.quota) * (rows // _PERIOD)
-        for first in range(rows // _PERIOD * _PERIOD, rows, _CHUNK):
-            which, _ = self._turns(np.arange(first, min(first + _CHUNK, rows)), seed)
-            counts = counts + np.bincount(which, minlength=len(self.sources))
+        whole, rest = divmod(rows, _PERIOD)
+        which, _ = _period(self._slots, mix(seed, _SOURCES, whole, len(self.sources)))
+        counts = np.array(self.quota) * whole + np.bincount(which[:rest], minlength=len(self.sources))
         return {
             name: {
                 "rows": int(count),
@@ -104,13 +104,23 @@ class Mixture(Examples):
         self, rows: Int[np.ndarray, "B"], seed: int
     ) -> tuple[Int[np.ndarray, "B"], Int[np.ndarray, "B"]]:
         """The source of each row, and which of that source's rows it is."""
-        periods, places = rows // _PERIOD, rows % _PERIOD
-        ranks = np.empty_like(places)
-        for period in np.unique(periods):
-            here = periods == period
-            ranks[here] = permute(places[here], _PERIOD, mix(seed, _SOURCES, int(period), len(self.sources)))
-        which = np.searchsorted(self._slots, ranks, side="right") - 1
-        return which, periods * np.array(self.quota)[which] + ranks - self._slots[which]
+        which, turns = np.empty_like(rows), np.empty_like(rows)
+        quota = np.array(self.quota)
+        for period in np.unique(rows // _PERIOD):
+            here = rows // _PERIOD == period
+            sources, before = _period(self._slots, mix(seed, _SOURCES, int(period), len(self.sources)))
+            which[here] = sources[rows[here] % _PERIOD]
+            turns[here] = period * quota[which[here]] + before[rows[here] % _PERIOD]
+        return which, turns
+
+
+@functools.lru_cache(maxsize=8)
+def _period(slots: tuple[int, ...], key: int) -> tuple[Int[np.ndarray, "P"], Int[np.ndarray, "P"]]:
+    """The source of every row of a period, and how many of that source's rows come before it there."""
+    which = np.searchsorted(slots, permute(np.arange(_PERIOD), _PERIOD, key), side="right") - 1
+    before = np.empty_like(which)
+    before[np.argsort(which, kind="stable")] = np.arange(_PERIOD)
+    return which, before - np.array(slots)[which]
 
 
 def shares(

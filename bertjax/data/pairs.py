@@ -158,7 +158,7 @@ class PairFormat(Format):
     """What the two pair formats have in common."""
 
     negatives: Negatives = "random"
-    """What label 1 stands for: B is text of another document (NSP), A and B are swapped (SOP), or no label."""
+    """What label 1 means: B is text of another document (NSP), A and B trade places (SOP), or none."""
 
     @property
     def labelled(self) -> bool:
@@ -196,10 +196,14 @@ class SegmentPair(PairFormat):
             short = 2 + (mix_many(mix(seed, _HOW_SHORT), here) % np.uint64(limit - 1)).astype(np.int64)
             target = np.where(is_short, short, limit)
             unit = np.arange(len(here))
-            two = np.minimum(units.reach(limit), unit + 2)  # even the shortest has a border, if two fit
-            end = np.minimum(np.maximum(units.reach(target), two), units.ends)
-            orphan = (units.ends - end == 1) & (end - unit > 2)  # leave the last chunk two sentences
-            return end - orphan
+            fits = units.reach(limit)
+            end = np.maximum(units.reach(target), np.minimum(fits, unit + 2))  # two sentences to cut between
+            end = np.minimum(end, units.ends)
+            orphan = (
+                units.ends - end == 1
+            )  # a document's last sentence alone: take it in, or leave it another
+            end = np.where(orphan & (fits >= units.ends), units.ends, end)
+            return end - (orphan & (end < units.ends) & (end - unit > 2))
 
         return plan(corpus, limit, jump)
 

@@ -7,8 +7,8 @@ it can be computed anywhere, in any order, on any number of hosts, and there is 
               finaliser of SplitMix64 (Steele, Lea and Flood 2014): every input bit moves every output bit
     permute   a Feistel network on the k = ceil(log2 n) bits of a position, two halves changing in turn by
               a hash of the other; a result of n or more is put through again (cycle walking; Black and
-              Rogaway 2002), less than one more time on average since 2^k < 2 n. At least six bits are
-              used: on fewer, a few orders come out several times as often as others
+              Rogaway 2002), less than one more time on average since 2^k < 2 n. A few positions are
+              sorted by a hash of each instead: networks on a handful of bits prefer some orders
 """
 
 import numpy as np
@@ -21,8 +21,8 @@ _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 _FIRST = 0xBF58476D1CE4E5B9
 _SECOND = 0x94D049BB133111EB
-_ROUNDS = 8  # four suffice for large n; with eight all 120 orders of five are equally likely (chi-square)
-_LEAST_BITS = 6
+_ROUNDS = 8
+_FEW = 256
 
 
 def mix(*parts: int) -> int:
@@ -62,18 +62,20 @@ def chance(probability: float, *parts: int) -> bool:
 
 def permute(positions: Int[np.ndarray, "m"], n: int, key: int) -> Int[np.ndarray, "m"]:
     """Where a keyed permutation of range(n) sends each position; int64."""
-    bits = max((n - 1).bit_length(), _LEAST_BITS)
-    low_bits = bits - bits // 2
-    low_mask, high_mask = (1 << low_bits) - 1, (1 << (bits // 2)) - 1
-    result = np.asarray(positions, np.uint64)
-    assert n > 0 and (result.size == 0 or int(result.max()) < n), "positions lie in range(n)"
-    result = result.copy()
-    outside = np.arange(result.size)
+    positions = np.asarray(positions, np.int64)
+    assert positions.size == 0 or 0 <= positions.min() <= positions.max() < n, "positions lie in range(n)"
+    if n <= _FEW:
+        return np.argsort(mix_many(key, np.arange(n)), kind="stable")[positions]
+    bits = (n - 1).bit_length()
+    low_bits = np.uint64(bits - bits // 2)
+    low_mask, high_mask = np.uint64((1 << (bits - bits // 2)) - 1), np.uint64((1 << (bits // 2)) - 1)
+    keys = [mix(key, number) for number in range(_ROUNDS)]
+    result, outside = positions.astype(np.uint64), np.arange(positions.size)
     while outside.size:
         high, low = result[outside] >> low_bits, result[outside] & low_mask
-        for number in range(0, _ROUNDS, 2):
-            high = high ^ (mix_many(mix(key, number), low) & high_mask)
-            low = low ^ (mix_many(mix(key, number + 1), high) & low_mask)
+        for even, odd in zip(keys[::2], keys[1::2], strict=True):
+            high = high ^ (mix_many(even, low) & high_mask)
+            low = low ^ (mix_many(odd, high) & low_mask)
         result[outside] = (high << low_bits) | low
         outside = outside[result[outside] >= n]
     return result.astype(np.int64)

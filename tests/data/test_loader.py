@@ -1,0 +1,431 @@
+"""The same batches for any number of processes, threads, interruptions; every example once an epoch."""
+
+import hashlib
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+from texts import Text, random_text
+
+from bertjax.data.examples import Rows
+from bertjax.data.formats import FORMATS
+from bertjax.data.loader import Loader, abstract_batch, measure
+from bertjax.data.prefetch import prefetch
+from bertjax.data.synthetic import SyntheticCorpus
+from bertjax.sharding import MeshConfig, make_mesh
+from bertjax.types import Batch
+
+LENGTH = 28
+RULES = "fsdp_tensor_sequence"
+MESHES = {
+    "one device": MeshConfig(data=1),
+    "data": MeshConfig(data=8),
+    "fsdp": MeshConfig(data=2, fsdp=4, rules="fsdp"),
+    "tensor": MeshConfig(data=2, fsdp=1, tensor=4, rules="fsdp_tensor"),
+    "all": MeshConfig(data=2, fsdp=2, tensor=1, sequence=2, rules=RULES),
+}
+
+
+def make(name: str = "segment_pair", batch_size: int = 8, seed: int = 5, documents: int = 50) -> Loader:
+    return Loader(FORMATS[name].examples(random_text(documents, seed=3), LENGTH, seed), batch_size, seed)
+
+
+def digest(arrays: Any) -> str:
+    """A hash of every value, name and type in a batch or in rows."""
+    total = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(arrays):
+        array = np.asarray(leaf)
+        total.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode() + array.tobytes())
+    return total.hexdigest()
+
+
+def flat(batch: Batch) -> dict[str, Any]:
+    """A batch in the names of rows."""
+    names = ("tokens", "mask", "types", "positions", "segments", "example_id", "epoch")
+    arrays = {name: getattr(batch, name) for name in names if getattr(batch, name) is not None}
+    return arrays | ({"pair_label": batch.targets["pair"]["label"]} if "pair" in batch.targets else {})
+
+
+@pytest.fixture
+def mesh() -> jax.sharding.Mesh:
+    return make_mesh(MESHES["all"])
+
+
+# ------------------------------------------------------------------------------------------ rows
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_rows_are_the_examples_that_the_order_names(name: str) -> None:
+    loader = make(name)
+    rows = loader.rows(step=40, start=2, stop=6)
+    for row in range(4):
+        expected = loader.examples.example(int(rows["epoch"][row]), int(rows["example_id"][row]))
+        for key, array in expected.items():
+            assert np.array_equal(rows[key][row], array), key
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_example_comes_once_an_epoch_in_another_order(name: str) -> None:
+    loader = make(name, batch_size=7)
+    size = len(loader.examples)
+    assert size % 7, "an epoch should end inside a batch here"
+    steps = -(-3 * size // 7)
+    rows = [loader.rows(step, 0, 7) for step in range(steps)]
+    ids = np.concatenate([row["example_id"] for row in rows])[: 3 * size].reshape(3, size)
+    epochs = np.concatenate([row["epoch"] for row in rows])[: 3 * size].reshape(3, size)
+    assert np.array_equal(epochs, np.repeat([[0], [1], [2]], size, axis=1))
+    assert np.array_equal(np.sort(ids), np.tile(np.arange(size), (3, 1)))
+    assert len({tuple(order) for order in ids.tolist()}) == 3
+    other = Loader(loader.examples, size, seed=6).rows(0, 0, size)["example_id"]
+    assert not np.array_equal(other, ids[0])
+    assert loader.steps_per_epoch == size / 7
+
+
+@pytest.mark.parametrize("name", ["segment_pair", "best_fit"])
+def test_any_number_of_hosts_builds_the_same_batches(name: str) -> None:
+    loader = make(name)
+    for step in (0, 3, 11, 1000):
+        whole = loader.rows(step, 0, 8)
+        for hosts in (2, 4, 8):
+            share = 8 // hosts
+            parts = [make(name).rows(step, host * share, (host + 1) * share) for host in range(hosts)]
+            for key, array in whole.items():
+                assert np.array_equal(np.concatenate([part[key] for part in parts]), array)
+
+
+def test_an_epoch_may_be_far_away() -> None:
+    rows = make().rows(2**40, 0, 8)
+    assert rows["epoch"].min() > 2**30
+    assert np.unique(rows["example_id"]).size == 8
+
+
+def test_the_order_of_the_data_is_pinned() -> None:
+    # Another value means that a run which was started before cannot be resumed after.
+    corpus = Text([[1 + (7 * d + 5 * s) % 11 for s in range(1 + d % 9)] for d in range(50)])
+    loaders = [Loader(FORMATS[name].examples(corpus, LENGTH, 5), 8, 5) for name in FORMATS]
+    batches = [loader.rows(step, 0, 8) for loader in loaders for step in (0, 9)]
+    assert digest(batches)[:16] == "dac939e5b89b3801"
+
+
+def test_rows_outside_the_batch_are_refused() -> None:
+    for step, start, stop in ((0, 0, 9), (0, -1, 3), (-1, 0, 8), (0, 5, 4)):
+        with pytest.raises(IndexError):
+            make().rows(step, start, stop)
+    with pytest.raises(ValueError, match="batch_size=0"):
+        make(batch_size=0)
+
+
+# ------------------------------------------------------------------------------------------ evaluation
+
+
+def test_an_evaluation_goes_once_through_everything_in_order() -> None:
+    examples = make("padded", documents=19).examples
+    loader = Loader(examples, 8, seed=0, shuffle=False)
+    assert len(examples) % 8 and loader.steps == -(-len(examples) // 8)
+    batches = [loader.rows(step, 0, 8) for step in range(loader.steps + 1)]
+    ids = np.concatenate([batch["example_id"] for batch in batches])
+    assert ids[: len(examples)].tolist() == list(range(len(examples)))
+    assert (ids[len(examples) :] == -1).all() and (batches[-1]["example_id"] == -1).all()
+    for batch in batches:
+        empty = batch["example_id"] == -1
+        assert not batch["mask"][empty].any() and batch["mask"][~empty, 0].all()
+        assert not batch["tokens"][empty].any() and not batch["segments"][empty].any()
+        assert not batch["epoch"].any()
+
+
+def test_an_evaluation_sees_the_same_pairs_every_time() -> None:
+    loaders = [Loader(make().examples, 8, seed=0, shuffle=False) for _ in range(2)]
+    assert digest(loaders[0].rows(1, 0, 8)) == digest(loaders[1].rows(1, 0, 8))
+
+
+# ------------------------------------------------------------------------------------------ placement
+
+
+@pytest.mark.parametrize("kind", MESHES)
+@pytest.mark.parametrize("name", ["segment_pair", "padded", "best_fit"])
+def test_placed_batches_are_the_rows(kind: str, name: str) -> None:
+    mesh, rules = make_mesh(MESHES[kind]), MESHES[kind].rules
+    loader = make(name)
+    batch, rows = loader.place(6, mesh, rules), loader.rows(6, 0, 8)
+    placed = flat(batch)
+    left_out = set() if name == "best_fit" else {"segments"}  # nothing to keep apart
+    assert set(placed) == set(rows) - left_out
+    for key, array in placed.items():
+        assert np.array_equal(array, rows[key]) and array.dtype == rows[key].dtype, key
+    assert ("pair" in batch.targets) == (name == "segment_pair")
+
+
+def test_placed_batches_lie_where_the_rules_say(mesh: jax.sharding.Mesh) -> None:
+    batch = make().place(0, mesh, RULES)
+    replicas = ("data", "fsdp")
+    assert batch.tokens.sharding.spec == batch.mask.sharding.spec == PartitionSpec(replicas, "sequence")
+    assert (
+        batch.epoch.sharding.spec == batch.targets["pair"]["label"].sharding.spec == PartitionSpec(replicas)
+    )
+    assert batch.tokens.addressable_shards[0].data.shape == (2, LENGTH // 2)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_abstract_batch_is_the_batch_without_data(name: str, mesh: jax.sharding.Mesh) -> None:
+    loader, prototype = make(name), FORMATS[name]
+    real = loader.place(0, mesh, RULES)
+    abstract = abstract_batch(8, LENGTH, mesh, RULES, packed=prototype.packed, labelled=prototype.labelled)
+    assert jax.tree.structure(real) == jax.tree.structure(abstract)
+    for ours, theirs in zip(jax.tree.leaves(real), jax.tree.leaves(abstract), strict=True):
+        assert (ours.shape, ours.dtype, ours.sharding) == (theirs.shape, theirs.dtype, theirs.sharding)
+
+
+def test_each_row_is_built_once(mesh: jax.sharding.Mesh, monkeypatch: pytest.MonkeyPatch) -> None:
+    loader, built = make(), []
+    original = loader.rows
+
+    def rows(step: int, start: int, stop: int) -> Rows:
+        built.append((step, start, stop))
+        return original(step, start, stop)
+
+    monkeypatch.setattr(loader, "rows", rows)
+    loader.place(3, mesh, RULES)
+    assert sorted(built) == [(3, start, start + 2) for start in (0, 2, 4, 6)]
+
+
+def test_word_starts_become_a_target(mesh: jax.sharding.Mesh) -> None:
+    corpus = random_text(30, seed=1)
+    corpus.segmented = True
+    loader = Loader(FORMATS["padded"].examples(corpus, LENGTH, 0), 8, 0)
+    starts = loader.place(0, mesh, RULES).targets["words"]["starts"]
+    assert np.array_equal(starts, loader.rows(0, 0, 8)["starts_word"]) and starts.dtype == bool
+
+
+def test_a_batch_that_does_not_divide_says_what_would() -> None:
+    with pytest.raises(
+        ValueError, match=r"batch of size 6 does not divide over mesh.data=8; sizes 0 or 8 would"
+    ):
+        make(batch_size=6).place(0, make_mesh(MESHES["data"]), "data")
+
+
+WORKER = """
+import json, os, sys
+import jax, numpy as np
+number, count, address, output = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
+if count > 1:
+    jax.distributed.initialize(address, count, number)
+from test_loader import flat, make
+from bertjax.sharding import MeshConfig, make_mesh
+mesh, loader = make_mesh(MeshConfig()), make()
+asked = []
+original = loader.rows
+loader.rows = lambda step, start, stop: asked.append((start, stop)) or original(step, start, stop)
+pieces = []
+for step in range(5, 25):
+    for key, array in flat(loader.place(step, mesh, "data")).items():
+        for shard in array.addressable_shards:
+            first = shard.index[0].indices(8)[0]
+            pieces.append([step, key, first, np.asarray(shard.data).tolist()])
+json.dump({"pieces": pieces, "rows": sum(stop - start for start, stop in asked)}, open(output, "w"))
+"""
+
+
+@pytest.mark.multiprocess
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_processes_together_hold_the_batches_and_build_only_their_own_rows(
+    count: int, tmp_path: pathlib.Path
+) -> None:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    here = pathlib.Path(__file__).parent
+    paths = os.pathsep.join([str(here.parent.parent), str(here)])
+    environment = os.environ | {
+        "PYTHONPATH": paths,
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={8 // count}",
+    }
+    outputs = [tmp_path / str(number) for number in range(count)]
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WORKER, str(number), str(count), address, str(output)], env=environment
+        )
+        for number, output in enumerate(outputs)
+    ]
+    assert [worker.wait(timeout=120) for worker in workers] == [0] * count
+    found = [json.loads(output.read_text()) for output in outputs]
+    assert [part["rows"] for part in found] == [20 * 8 // count] * count
+    loader = make()
+    expected = {
+        (step, key, row): value[row : row + 1].tolist()
+        for step in range(5, 25)
+        for key, value in loader.rows(step, 0, 8).items()
+        for row in range(8)
+        if key != "segments"
+    }
+    pieces = {(step, key, row): value for part in found for step, key, row, value in part["pieces"]}
+    assert pieces == expected
+
+
+# ------------------------------------------------------------------------------------------ prefetch
+
+
+@pytest.mark.parametrize("threads", [0, 1, 3])
+def test_200_batches_are_the_same_for_any_threads_hosts_and_interruptions(
+    threads: int, mesh: jax.sharding.Mesh
+) -> None:
+    loader = make()
+    assert loader.steps_per_epoch < 70, "the run should go through several epochs"
+    expected = [
+        digest({k: v for k, v in loader.rows(step, 0, 8).items() if k != "segments"}) for step in range(200)
+    ]
+    assert len(set(expected)) == 200
+    seen: list[str] = []
+    for stop in (31, 90, 171, 200):  # interrupted three times, each time with batches under way
+        with prefetch(make(), len(seen), 200, mesh, RULES, threads, depth=4) as stream:
+            for step, batch in stream:
+                assert step == len(seen)
+                seen.append(digest(flat(batch)))
+                if len(seen) == stop:
+                    break
+    assert seen == expected
+
+
+class Slow(Loader):
+    """A loader that takes its time, and fails at one step."""
+
+    def __init__(self, seconds: float = 0.0, fails_at: int | None = None) -> None:
+        source = make()
+        super().__init__(source.examples, source.batch_size, source.seed)
+        self.seconds, self.fails_at = seconds, fails_at
+        self.made: list[int] = []
+
+    def place(self, step: int, mesh: jax.sharding.Mesh, rules: str) -> Batch:
+        self.made.append(step)
+        time.sleep(self.seconds * (1 + step % 3))  # so that batches become ready out of order
+        if step == self.fails_at:
+            raise OSError("the disk is gone")
+        return super().place(step, mesh, rules)
+
+
+@pytest.mark.parametrize("threads", [0, 1, 3])
+def test_an_error_reaches_the_consumer_at_its_step(threads: int, mesh: jax.sharding.Mesh) -> None:
+    stream = prefetch(Slow(fails_at=4), 2, 9, mesh, RULES, threads, depth=5)
+    steps = []
+    with pytest.raises(OSError, match="the disk is gone"):
+        for step, _ in stream:
+            steps.append(step)
+    assert steps == [2, 3]
+    assert list(stream) == []  # and then it is over
+
+
+@pytest.mark.parametrize("threads", [0, 1, 3])
+def test_order_is_kept_when_batches_are_ready_out_of_order(threads: int, mesh: jax.sharding.Mesh) -> None:
+    steps = [step for step, _ in prefetch(Slow(0.005), 0, 20, mesh, RULES, threads, depth=6)]
+    assert steps == list(range(20))
+
+
+def running() -> set[str]:
+    return {thread.name for thread in threading.enumerate() if thread.name.startswith("batches")}
+
+
+def test_closing_stops_the_threads_and_drops_what_is_ahead(mesh: jax.sharding.Mesh) -> None:
+    loader = Slow(0.01)
+    stream = prefetch(loader, 0, 1000, mesh, RULES, threads=2, depth=8)
+    assert next(stream)[0] == 0
+    assert running()
+    stream.close()
+    assert not running()
+    made = len(loader.made)
+    assert made < 10
+    assert list(stream) == [] and len(loader.made) == made
+    stream.close()  # twice is once
+
+
+def test_the_threads_end_with_the_last_batch(mesh: jax.sharding.Mesh) -> None:
+    assert len(list(prefetch(make(), 0, 3, mesh, RULES, threads=3, depth=9))) == 3
+    assert not running()
+    assert list(prefetch(make(), 3, 3, mesh, RULES, threads=2, depth=2)) == []
+
+
+def test_no_more_than_depth_batches_are_ahead(mesh: jax.sharding.Mesh) -> None:
+    loader = Slow()
+    with prefetch(loader, 0, 100, mesh, RULES, threads=3, depth=4) as stream:
+        next(stream)
+        time.sleep(0.3)
+        assert sorted(loader.made) == [0, 1, 2, 3, 4]
+
+
+def test_waiting_is_measured(mesh: jax.sharding.Mesh) -> None:
+    alone = prefetch(Slow(0.02), 0, 6, mesh, RULES, threads=0, depth=1)
+    for _ in alone:
+        time.sleep(0.05)
+    assert alone.waited > 6 * 0.02
+    helped = prefetch(Slow(0.001), 0, 6, mesh, RULES, threads=2, depth=4)
+    for _ in helped:
+        time.sleep(0.05)
+    assert helped.waited < alone.waited
+
+
+def test_bad_numbers_of_threads_and_batches_are_refused(mesh: jax.sharding.Mesh) -> None:
+    for threads, depth in ((-1, 2), (1, 0)):
+        with pytest.raises(ValueError, match=f"threads={threads} and depth={depth}"):
+            prefetch(make(), 0, 1, mesh, RULES, threads, depth)
+
+
+# ------------------------------------------------------------------------------------------ speed, stand-ins
+
+
+def test_throughput_is_real_tokens_over_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    loader = make("full_sentences")
+    clock = iter(np.arange(0.0, 100.0, 0.5))
+    monkeypatch.setattr("time.perf_counter", lambda: float(next(clock)))
+    # Looks at the clock: begin 0, before three batches 0.5, 1, 1.5, then 2 ends it, and 2.5 is the time it took.
+    tokens = sum(int(loader.rows(step, 0, 8)["mask"].sum()) for step in range(3))
+    assert measure(loader, seconds=2.0) == pytest.approx(tokens / 2.5)
+
+
+@pytest.fixture(scope="module")
+def synthetic() -> Iterator[SyntheticCorpus]:
+    yield SyntheticCorpus(400, 101, seed=9)
+
+
+def test_the_synthetic_corpus_is_a_corpus(synthetic: SyntheticCorpus) -> None:
+    assert synthetic.documents == 400 and synthetic.sentence_offsets[-1] == synthetic.tokens
+    assert synthetic.document_offsets[-1] == synthetic.sentences
+    text = synthetic.read(0, synthetic.tokens)
+    assert text.dtype == np.int32 and text.min() == 5 and text.max() < 101
+    assert not synthetic.vocabulary.special[text].any()
+    again, other = SyntheticCorpus(400, 101, seed=9), SyntheticCorpus(400, 101, seed=8)
+    assert again.digest == synthetic.digest != other.digest
+    assert np.array_equal(again.read(0, again.tokens), text)
+    assert np.array_equal(
+        synthetic.word_starts(7, 50), synthetic.vocabulary.starts_word[synthetic.read(7, 50)]
+    )
+    with pytest.raises(ValueError, match="vocab=20 is too small: set documents=1 and vocab=21 or more"):
+        SyntheticCorpus(1, 20, 0)
+
+
+def test_the_synthetic_corpus_has_something_to_learn(synthetic: SyntheticCorpus) -> None:
+    text = synthetic.read(0, synthetic.tokens)
+    pairs = np.zeros((101, 101))
+    np.add.at(pairs, (text[:-1], text[1:]), 1)
+    assert pairs.max(1).sum() / pairs.sum() > 0.45  # the best guess from the token before
+    assert np.bincount(text).max() / text.size < 0.15  # the best guess from nothing
+    bounds = synthetic.sentence_offsets[synthetic.document_offsets]
+    histograms = np.array([np.bincount(part, minlength=101) for part in np.split(text, bounds[1:-1])])
+    rare = histograms[:, 5 + 20 :]  # beyond the tokens that are everywhere, documents differ
+    overlap = np.corrcoef(rare)
+    long = [part for part in np.split(text, bounds[1:-1]) if len(part) > 60]
+    halves = [[np.bincount(half, minlength=101)[25:] for half in np.array_split(part, 2)] for part in long]
+    own = [np.corrcoef(first, second)[0, 1] for first, second in halves]
+    assert np.mean(own) > np.mean(overlap) + 0.2
+
+
+def test_text_stand_ins_read_like_corpora() -> None:
+    assert Text([[2, 3], [4]]).read(1, 4).tolist() == [6, 7, 8]
