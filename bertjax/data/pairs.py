@@ -14,11 +14,11 @@ once. In every epoch the cut is drawn anew among the sentence borders inside the
 So A is always seen, and B too except behind label 1 of `random`, where another document's text stands
 instead.
 
-Only what the text says can tell the label of `random`. For every row, whatever its label, a partner is
-drawn that could be the second part of another document's chunk: it has as many tokens as this row's own,
-both are whole sentences, and both are the end of their documents or neither is. Then the coin is tossed.
-Partners come from some hundred draws of a chunk, in the course of which the cut is redrawn too; where none
-agrees in all (a sentence of rare length, a handful of documents), the nearest in length is taken.
+Only what the text says can tell the label of `random`. For every row, whatever its label, chunks of other
+documents are drawn, and a cut is chosen at which one of them has a second part with as many tokens as the
+row's own: whole sentences, both the end of their documents or neither. Then the coin is tossed. Where a few
+hundred draws hold no such pair (a sentence of rare length, a handful of documents), the nearest in length
+is taken.
 
 Deviations from the reference: it starts a new chunk with what a random B displaced, so that a chunk's fate
 depends on all before it; here any row can be computed alone. It draws first another document and then a
@@ -30,6 +30,7 @@ label 1 under `random`, and an empty B under the others.
 
 import abc
 import dataclasses
+import math
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -39,19 +40,22 @@ from bertjax.data.examples import Content, CorpusExamples, Documents, Examples, 
 from bertjax.data.shuffle import below, chance, draws, mix, mix_many
 from bertjax.types import Bool, Int
 
-__all__ = ["PairFormat", "Pairs", "SegmentPair", "SentencePair"]
+__all__ = ["Choice", "PairFormat", "Pairs", "SegmentPair", "SentencePair"]
 
 Negatives = Literal["random", "swapped", "none"]
 
 _SPECIAL = 3  # [CLS], [SEP] and [SEP]
-_ROUNDS, _DRAWS = 8, 64  # of a cut, and of partners for it
+_ROUNDS = 8  # of draws, before the nearest partner will do
+_SEEN = 512  # second parts looked at in a round
 _IS_SHORT, _HOW_SHORT, _CUT, _PARTNER, _LABEL = range(10, 15)  # purposes of hashes
 
 
-class _Choice(NamedTuple):
-    cost: int  # how far the two candidates for B are from looking alike; 0 is perfect
-    cut: int  # where this row's own B begins
-    partner: Span  # the other candidate
+class Choice(NamedTuple):
+    """The two candidates for B."""
+
+    cut: int  # where this row's own begins
+    partner: Span  # the one of another document
+    cost: int  # how far they are from looking alike: 0 is perfect, below L is a difference in length
 
 
 class Pairs(CorpusExamples):
@@ -68,8 +72,15 @@ class Pairs(CorpusExamples):
         super().__init__(corpus, length, starts, special=_SPECIAL)
         self.seed, self.negatives = seed, negatives
         self.labelled = negatives != "none"
-        ends = np.unique(document_starts(corpus))[1:]
-        self.closing = np.searchsorted(starts, ends) - 1  # the last chunk of each document
+        offsets = corpus.sentence_offsets
+        self.sentences = (
+            np.searchsorted(offsets, starts, side="right") - 1
+        )  # the one at which each chunk starts
+        self.closing = np.searchsorted(starts, np.unique(document_starts(corpus))[1:]) - 1
+        self.closes = np.zeros(self.size, bool)  # whether a chunk is the last of its document
+        self.closes[self.closing] = True
+        self.suffixes = min(math.ceil(2 * len(offsets) / self.size), 128)  # second parts looked at in a chunk
+        self.drawn = math.ceil(_SEEN / self.suffixes)  # chunks drawn in a round
         if negatives == "random" and len(self.closing) == 1:
             raise ValueError(
                 "negatives=random takes text from another document and the corpus has one only: "
@@ -79,78 +90,123 @@ class Pairs(CorpusExamples):
     def content(self, epoch: int, index: int) -> Content:
         """A and B of row `index`, cut and labelled by the epoch."""
         start, stop = self.run(index)
+        label = int(chance(0.5, self.seed, _LABEL, epoch, index))
         if self.negatives == "random":
-            _, cut, partner = self._choose(epoch, index)
-            label = int(cut == stop or chance(0.5, self.seed, _LABEL, epoch, index))
+            cut, partner, _ = self.choose(epoch, index)
+            label |= int(cut == stop)
             return Content([[[(start, cut)], [partner if label else (cut, stop)]]], label)
-        cut, _ = self._cut(epoch, index, 0)
+        borders = self._borders(index)
+        if len(borders):
+            cut = int(borders[below(len(borders), self.seed, _CUT, epoch, index)])
+        else:
+            cut = self._cut_inside(epoch, index)
         first, second = (start, cut), (cut, stop)
         if self.negatives == "none":
             return Content([[[first], [second]]])
-        label = int(cut < stop and chance(0.5, self.seed, _LABEL, epoch, index))
+        label &= int(cut < stop)
         return Content([[[second], [first]] if label else [[first], [second]]], label)
 
-    def _cut(self, epoch: int, index: int, number: int) -> tuple[int, bool]:
-        """Where B begins: between sentences (then True), else where a word starts, else anywhere."""
+    def choose(self, epoch: int, index: int) -> Choice:
+        """The cut of a row and the second part of a chunk elsewhere, chosen together to look alike."""
         start, stop = self.run(index)
-        offsets = self.corpus.sentence_offsets
-        first, last = np.searchsorted(offsets, [start + 1, stop])
-        if first < last:
-            return int(offsets[first + below(int(last - first), self.seed, _CUT, epoch, index, number)]), True
-        if stop - start == 1:
-            return stop, False
-        words = np.flatnonzero(self.vocabulary.starts_word[self.corpus.read(start + 1, stop)])
-        inside = words if len(words) else np.arange(stop - start - 1)
-        return start + 1 + int(inside[below(len(inside), self.seed, _CUT, epoch, index, number)]), False
-
-    def _choose(self, epoch: int, index: int) -> _Choice:
-        """The cut and the partner that look most alike, of a few rounds of draws."""
-        best: _Choice | None = None
+        own = stop - self._borders(index)  # lengths of the second parts that this chunk can have
+        if not len(own):
+            return self._choose_inside(epoch, index)
+        preference = np.full(self.length, self.length)  # by length: a random order of these, and no others
+        preference[own] = np.argsort(mix_many(mix(self.seed, _CUT, epoch, index), own))
+        spare = self.length - _SPECIAL - (stop - start)
+        best: Choice | None = None
         for number in range(_ROUNDS):
-            cut, between = self._cut(epoch, index, number)
-            choice = self._partner(epoch, index, number, cut, between)
-            if best is None or choice.cost < best.cost:
-                best = choice
-            if best.cost == 0:
-                break
+            chunks, odd = self._elsewhere(epoch, index, number)
+            begins, ends = self.starts[chunks, None], self.starts[chunks + 1, None]
+            sentences = self.sentences[chunks + 1, None] - np.arange(self.suffixes)
+            places = np.asarray(self.corpus.sentence_offsets[np.maximum(sentences, 0)])
+            within = (places > begins) & (places < ends)
+            sizes = np.where(within, ends - places, 0)
+            order = np.where(within & ~odd[:, None], preference[sizes], self.length)
+            chosen = int(np.argmin(order))
+            if order.flat[chosen] < self.length:
+                end = int(ends[chosen // self.suffixes, 0])
+                return Choice(stop - int(sizes.flat[chosen]), (int(places.flat[chosen]), end), 0)
+            best = min(
+                filter(None, (best, self._nearest(stop, own, spare, sizes, odd, ends))), key=lambda c: c.cost
+            )
         assert best is not None
         return best
 
-    def _partner(self, epoch: int, index: int, number: int, cut: int, between: bool) -> _Choice:
-        """Of some chunks of other documents, the second part that looks most like this row's own."""
-        start, stop = self.run(index)
-        size = stop - cut or self.length  # after a chunk of one token: as long as may be
-        room = self.length - _SPECIAL - (cut - start)
-        chunks, alien = self._elsewhere(index, mix(self.seed, _PARTNER, epoch, index, number))
-        begins, ends = self.starts[chunks], self.starts[chunks + 1]
-        wanted = ends - size
-        if not between:  # this B starts with a word but not with a sentence, so the partner does
-            for place in np.flatnonzero((wanted > begins) & (size <= room) & ~alien):
-                at = int(wanted[place])
-                if self.vocabulary.starts_word[self.corpus.read(at, at + 1)[0]]:
-                    return _Choice(0, cut, (at, int(ends[place])))
-        offsets = self.corpus.sentence_offsets
-        above = np.searchsorted(offsets, np.maximum(wanted, 0), side="right")
-        near = np.stack([offsets[above - 1], offsets[np.minimum(above, len(offsets) - 1)]])
-        possible = (near > begins) & (near < ends) & (ends - near <= room)
-        cost = np.where(possible, np.abs(near - wanted) + self.length * alien, 4 * self.length)
-        side, place = np.unravel_index(np.argmin(cost), cost.shape)
-        begin, end = int(near[side, place]), int(ends[place])
-        if not possible[side, place]:  # the chunks drawn have one sentence each
-            begin = max(int(begins[place]), end - min(size, room))
-        return _Choice(int(cost[side, place]), cut, (begin, end))
+    def _nearest(
+        self,
+        stop: int,
+        own: Int[np.ndarray, "k"],
+        spare: int,
+        sizes: Int[np.ndarray, "drawn suffixes"],
+        odd: Bool[np.ndarray, "drawn"],
+        ends: Int[np.ndarray, "drawn 1"],
+    ) -> Choice:
+        """Of the second parts that were looked at, the one nearest in length to one of this row's own."""
+        gap = sizes[:, :, None] - own
+        unfit = (sizes == 0)[:, :, None] | (gap > spare)
+        cost = np.abs(gap) + self.length * (odd[:, None, None] + 4 * unfit)
+        chunk, suffix, which = (int(i) for i in np.unravel_index(np.argmin(cost), cost.shape))
+        size = (
+            int(sizes[chunk, suffix]) if not unfit[chunk, suffix, which] else 1
+        )  # the least that fits anywhere
+        end = int(ends[chunk, 0])
+        return Choice(stop - int(own[which]), (end - size, end), int(cost[chunk, suffix, which]))
 
-    def _elsewhere(self, index: int, key: int) -> tuple[Int[np.ndarray, "n"], Bool[np.ndarray, "n"]]:
-        """Chunks of other documents, drawn alike; and which of them close theirs where this one does not."""
+    def _choose_inside(self, epoch: int, index: int) -> Choice:
+        """The same for a chunk of one sentence: both candidates start with a word inside a sentence."""
+        start, stop = self.run(index)
+        cut = self._cut_inside(epoch, index)
+        size = stop - cut or self.length - _SPECIAL - 1
+        tail: Span = (0, 0)
+        for number in range(_ROUNDS):
+            chunks, _ = self._elsewhere(epoch, index, number)
+            for begin, end in zip(
+                self.starts[chunks].tolist(), self.starts[chunks + 1].tolist(), strict=True
+            ):
+                place = max(end - size, begin)
+                if place > begin and self._is_inner_word(place):
+                    return Choice(cut, (place, end), 0)
+                if end - place > tail[1] - tail[0]:
+                    tail = (place, end)
+        return Choice(cut, tail, 4 * self.length)
+
+    def _is_inner_word(self, place: int) -> bool:
+        offsets = self.corpus.sentence_offsets
+        inner = offsets[np.searchsorted(offsets, place)] != place
+        return bool(inner and self.vocabulary.starts_word[self.corpus.read(place, place + 1)[0]])
+
+    def _borders(self, index: int) -> Int[np.ndarray, "k"]:
+        """Where sentences start inside a chunk."""
+        start, stop = self.run(index)
+        first, last = int(self.sentences[index]), int(self.sentences[index + 1])
+        places = np.asarray(self.corpus.sentence_offsets[first : last + 1])
+        return places[(places > start) & (places < stop)]
+
+    def _cut_inside(self, epoch: int, index: int) -> int:
+        """Where B begins in a chunk of one sentence: at a word, or at any token; at the end if it has one."""
+        start, stop = self.run(index)
+        if stop - start == 1:
+            return stop
+        words = np.flatnonzero(self.vocabulary.starts_word[self.corpus.read(start + 1, stop)])
+        inside = words if len(words) else np.arange(stop - start - 1)
+        return start + 1 + int(inside[below(len(inside), self.seed, _CUT, epoch, index)])
+
+    def _elsewhere(
+        self, epoch: int, index: int, number: int
+    ) -> tuple[Int[np.ndarray, "drawn"], Bool[np.ndarray, "drawn"]]:
+        """Chunks of other documents, each as likely; and which close theirs although this one does not."""
+        key = mix(self.seed, _PARTNER, epoch, index, number)
         document = int(np.searchsorted(self.closing, index))
-        if self.closing[document] == index:  # chunks that close their document, too
-            drawn = draws(len(self.closing) - 1, _DRAWS, key)
-            return self.closing[drawn + (drawn >= document)], np.zeros(_DRAWS, bool)
+        if self.closes[index]:  # only chunks that close their document, too
+            drawn = draws(len(self.closing) - 1, self.drawn, key)
+            return self.closing[drawn + (drawn >= document)], np.zeros(self.drawn, bool)
         first = int(self.closing[document - 1]) + 1 if document else 0
-        others = int(self.closing[document]) + 1 - first
-        drawn = draws(self.size - others, _DRAWS, key)
-        chunks = drawn + others * (drawn >= first)
-        return chunks, self.closing[np.searchsorted(self.closing, chunks)] == chunks
+        count = int(self.closing[document]) + 1 - first
+        drawn = draws(self.size - count, self.drawn, key)
+        chunks = drawn + count * (drawn >= first)
+        return chunks, self.closes[chunks]
 
 
 @dataclasses.dataclass(frozen=True)

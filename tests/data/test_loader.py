@@ -7,9 +7,6 @@ import pathlib
 import socket
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -21,8 +18,6 @@ from texts import Text, random_text
 from bertjax.data.examples import Rows
 from bertjax.data.formats import FORMATS
 from bertjax.data.loader import Loader, abstract_batch, measure
-from bertjax.data.prefetch import prefetch
-from bertjax.data.synthetic import SyntheticCorpus
 from bertjax.sharding import MeshConfig, make_mesh
 from bertjax.types import Batch
 
@@ -272,160 +267,13 @@ def test_processes_together_hold_the_batches_and_build_only_their_own_rows(
     assert pieces == expected
 
 
-# ------------------------------------------------------------------------------------------ prefetch
-
-
-@pytest.mark.parametrize("threads", [0, 1, 3])
-def test_200_batches_are_the_same_for_any_threads_hosts_and_interruptions(
-    threads: int, mesh: jax.sharding.Mesh
-) -> None:
-    loader = make()
-    assert loader.steps_per_epoch < 70, "the run should go through several epochs"
-    expected = [
-        digest({k: v for k, v in loader.rows(step, 0, 8).items() if k != "segments"}) for step in range(200)
-    ]
-    assert len(set(expected)) == 200
-    seen: list[str] = []
-    for stop in (31, 90, 171, 200):  # interrupted three times, each time with batches under way
-        with prefetch(make(), len(seen), 200, mesh, RULES, threads, depth=4) as stream:
-            for step, batch in stream:
-                assert step == len(seen)
-                seen.append(digest(flat(batch)))
-                if len(seen) == stop:
-                    break
-    assert seen == expected
-
-
-class Slow(Loader):
-    """A loader that takes its time, and fails at one step."""
-
-    def __init__(self, seconds: float = 0.0, fails_at: int | None = None) -> None:
-        source = make()
-        super().__init__(source.examples, source.batch_size, source.seed)
-        self.seconds, self.fails_at = seconds, fails_at
-        self.made: list[int] = []
-
-    def place(self, step: int, mesh: jax.sharding.Mesh, rules: str) -> Batch:
-        self.made.append(step)
-        time.sleep(self.seconds * (1 + step % 3))  # so that batches become ready out of order
-        if step == self.fails_at:
-            raise OSError("the disk is gone")
-        return super().place(step, mesh, rules)
-
-
-@pytest.mark.parametrize("threads", [0, 1, 3])
-def test_an_error_reaches_the_consumer_at_its_step(threads: int, mesh: jax.sharding.Mesh) -> None:
-    stream = prefetch(Slow(fails_at=4), 2, 9, mesh, RULES, threads, depth=5)
-    steps = []
-    with pytest.raises(OSError, match="the disk is gone"):
-        for step, _ in stream:
-            steps.append(step)
-    assert steps == [2, 3]
-    assert list(stream) == []  # and then it is over
-
-
-@pytest.mark.parametrize("threads", [0, 1, 3])
-def test_order_is_kept_when_batches_are_ready_out_of_order(threads: int, mesh: jax.sharding.Mesh) -> None:
-    steps = [step for step, _ in prefetch(Slow(0.005), 0, 20, mesh, RULES, threads, depth=6)]
-    assert steps == list(range(20))
-
-
-def running() -> set[str]:
-    return {thread.name for thread in threading.enumerate() if thread.name.startswith("batches")}
-
-
-def test_closing_stops_the_threads_and_drops_what_is_ahead(mesh: jax.sharding.Mesh) -> None:
-    loader = Slow(0.01)
-    stream = prefetch(loader, 0, 1000, mesh, RULES, threads=2, depth=8)
-    assert next(stream)[0] == 0
-    assert running()
-    stream.close()
-    assert not running()
-    made = len(loader.made)
-    assert made < 10
-    assert list(stream) == [] and len(loader.made) == made
-    stream.close()  # twice is once
-
-
-def test_the_threads_end_with_the_last_batch(mesh: jax.sharding.Mesh) -> None:
-    assert len(list(prefetch(make(), 0, 3, mesh, RULES, threads=3, depth=9))) == 3
-    assert not running()
-    assert list(prefetch(make(), 3, 3, mesh, RULES, threads=2, depth=2)) == []
-
-
-def test_no_more_than_depth_batches_are_ahead(mesh: jax.sharding.Mesh) -> None:
-    loader = Slow()
-    with prefetch(loader, 0, 100, mesh, RULES, threads=3, depth=4) as stream:
-        next(stream)
-        time.sleep(0.3)
-        assert sorted(loader.made) == [0, 1, 2, 3, 4]
-
-
-def test_waiting_is_measured(mesh: jax.sharding.Mesh) -> None:
-    alone = prefetch(Slow(0.02), 0, 6, mesh, RULES, threads=0, depth=1)
-    for _ in alone:
-        time.sleep(0.05)
-    assert alone.waited > 6 * 0.02
-    helped = prefetch(Slow(0.001), 0, 6, mesh, RULES, threads=2, depth=4)
-    for _ in helped:
-        time.sleep(0.05)
-    assert helped.waited < alone.waited
-
-
-def test_bad_numbers_of_threads_and_batches_are_refused(mesh: jax.sharding.Mesh) -> None:
-    for threads, depth in ((-1, 2), (1, 0)):
-        with pytest.raises(ValueError, match=f"threads={threads} and depth={depth}"):
-            prefetch(make(), 0, 1, mesh, RULES, threads, depth)
-
-
-# ------------------------------------------------------------------------------------------ speed, stand-ins
+# ------------------------------------------------------------------------------------------ speed
 
 
 def test_throughput_is_real_tokens_over_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     loader = make("full_sentences")
     clock = iter(np.arange(0.0, 100.0, 0.5))
     monkeypatch.setattr("time.perf_counter", lambda: float(next(clock)))
-    # Looks at the clock: begin 0, before three batches 0.5, 1, 1.5, then 2 ends it, and 2.5 is the time it took.
+    # The clock is read at 0 to begin, at 0.5, 1 and 1.5 before a batch, at 2 to end, and at 2.5 for the time.
     tokens = sum(int(loader.rows(step, 0, 8)["mask"].sum()) for step in range(3))
     assert measure(loader, seconds=2.0) == pytest.approx(tokens / 2.5)
-
-
-@pytest.fixture(scope="module")
-def synthetic() -> Iterator[SyntheticCorpus]:
-    yield SyntheticCorpus(400, 101, seed=9)
-
-
-def test_the_synthetic_corpus_is_a_corpus(synthetic: SyntheticCorpus) -> None:
-    assert synthetic.documents == 400 and synthetic.sentence_offsets[-1] == synthetic.tokens
-    assert synthetic.document_offsets[-1] == synthetic.sentences
-    text = synthetic.read(0, synthetic.tokens)
-    assert text.dtype == np.int32 and text.min() == 5 and text.max() < 101
-    assert not synthetic.vocabulary.special[text].any()
-    again, other = SyntheticCorpus(400, 101, seed=9), SyntheticCorpus(400, 101, seed=8)
-    assert again.digest == synthetic.digest != other.digest
-    assert np.array_equal(again.read(0, again.tokens), text)
-    assert np.array_equal(
-        synthetic.word_starts(7, 50), synthetic.vocabulary.starts_word[synthetic.read(7, 50)]
-    )
-    with pytest.raises(ValueError, match="vocab=20 is too small: set documents=1 and vocab=21 or more"):
-        SyntheticCorpus(1, 20, 0)
-
-
-def test_the_synthetic_corpus_has_something_to_learn(synthetic: SyntheticCorpus) -> None:
-    text = synthetic.read(0, synthetic.tokens)
-    pairs = np.zeros((101, 101))
-    np.add.at(pairs, (text[:-1], text[1:]), 1)
-    assert pairs.max(1).sum() / pairs.sum() > 0.45  # the best guess from the token before
-    assert np.bincount(text).max() / text.size < 0.15  # the best guess from nothing
-    bounds = synthetic.sentence_offsets[synthetic.document_offsets]
-    histograms = np.array([np.bincount(part, minlength=101) for part in np.split(text, bounds[1:-1])])
-    rare = histograms[:, 5 + 20 :]  # beyond the tokens that are everywhere, documents differ
-    overlap = np.corrcoef(rare)
-    long = [part for part in np.split(text, bounds[1:-1]) if len(part) > 60]
-    halves = [[np.bincount(half, minlength=101)[25:] for half in np.array_split(part, 2)] for part in long]
-    own = [np.corrcoef(first, second)[0, 1] for first, second in halves]
-    assert np.mean(own) > np.mean(overlap) + 0.2
-
-
-def test_text_stand_ins_read_like_corpora() -> None:
-    assert Text([[2, 3], [4]]).read(1, 4).tolist() == [6, 7, 8]

@@ -157,7 +157,7 @@ def test_lengths_and_borders_do_not_tell_the_label(kind: type[PairFormat]) -> No
 @pytest.mark.parametrize("length", [64, 512])
 def test_nearly_all_partners_agree_in_length(kind: type[PairFormat], length: int) -> None:
     pairs = make(kind, SyntheticCorpus(2000, 101, seed=2), length, "random")
-    costs = np.array([pairs._choose(0, index).cost for index in range(500)])
+    costs = np.array([pairs.choose(0, index).cost for index in range(500)])
     assert (costs == 0).mean() > 0.95
     assert costs.max() < length  # the rest differ by a few tokens
 
