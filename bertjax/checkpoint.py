@@ -134,7 +134,7 @@ class Checkpoints:
                 if stored == _shapes(other):
                     local = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
                     other = jax.tree.map(
-                        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=local), other
+                        lambda x, local=local: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=local), other
                     )
                     tree = back(reader.restore(folder, args=ocp.args.StandardRestore(other)))
                     return jax.tree.map(lambda x, want: jax.device_put(x, want.sharding), tree, like)

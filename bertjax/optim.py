@@ -255,7 +255,7 @@ def per_layer(transform: optax.GradientTransformation) -> optax.GradientTransfor
         split = lambda i: jax.tree.map(lambda _, pair: pair[i], updates, both)  # noqa: E731
         return split(0), split(1)
 
-    return optax.GradientTransformation(lambda params: each(transform.init, params), update)  # type: ignore[arg-type]
+    return optax.GradientTransformation(lambda params: each(transform.init, params), update)
 
 
 def _muon(options: Muon, declared: Tree) -> optax.GradientTransformation:

@@ -21,7 +21,7 @@ def plan(config: Config, vocabulary: Vocabulary, devices: Any = None) -> dict[st
     program = build(config, vocabulary, devices)
     with program.active():
         began = time.perf_counter()
-        compiled = make_train_step(program).lower(program.state, program.batch).compile()  # type: ignore[attr-defined]
+        compiled = make_train_step(program).lower(program.state, program.batch).compile()
         seconds = time.perf_counter() - began
     memory = compiled.memory_analysis()
     rows, length = config.train.batch_size, config.data.length

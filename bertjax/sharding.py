@@ -5,7 +5,8 @@ Each parameter is declared with the names of its axes (`param`), each important 
 that a misspelt or misplaced one is an error and never a silently replicated array:
 
     parameters   layers vocab width output heads head_size feedforward table norm classes
-    activations  batch length key_length predictions act_width act_heads act_head_size act_feedforward act_vocab
+    activations  batch length key_length predictions
+                 act_width act_heads act_head_size act_feedforward act_vocab
 
 The mesh always has four axes: `data` (replicas), `fsdp` (replicas that also split the parameters), `tensor`
 (splits heads, feed-forward and vocabulary) and `sequence` (splits the length). A preset that has no use for
@@ -27,7 +28,7 @@ from flax import struct
 from flax.core import meta
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from bertjax.types import Tree
+from bertjax.types import Array, Tree
 
 MESH_AXES = ("data", "fsdp", "tensor", "sequence")
 
@@ -104,8 +105,8 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
                 name for name, rules in PRESETS.items() if any(axis in axes for axes in rules.values())
             )
             raise ValueError(
-                f"mesh.{axis}={size} is of no use to mesh.rules={config.rules}, which splits nothing over it: "
-                f"set mesh.rules={fit} or mesh.{axis}=1"
+                f"mesh.{axis}={size} is of no use to mesh.rules={config.rules}, which splits nothing "
+                f"over it: set mesh.rules={fit} or mesh.{axis}=1"
             )
     others = math.prod(size for axis, size in sizes.items() if axis != "data")
     if sizes["data"] == -1:
@@ -137,7 +138,7 @@ def activate(mesh: Mesh, rules: str) -> Iterator[None]:
 def spec(
     names: Sequence[str | None], shape: Sequence[int], mesh: Mesh | Any, rules: str, what: str
 ) -> PartitionSpec:
-    """The mesh axes for an array of that shape; an error where a size does not divide or an axis is used twice."""
+    """The mesh axes for an array; an error where a size does not divide or an axis is used twice."""
     preset = PRESETS[rules]
     chosen = [preset.get(name, ()) if name else () for name in names]
     flat = [axis for axes in chosen for axis in axes]
@@ -149,20 +150,20 @@ def spec(
         parts = math.prod(mesh.shape[axis] for axis in axes)
         if size % parts:
             over = "*".join(f"mesh.{axis}" for axis in axes)
+            fitting = [number for number in (size // parts * parts, (size // parts + 1) * parts) if number]
             raise ValueError(
                 f"{what}: {name} of size {size} does not divide over {over}={parts}; "
-                f"sizes {size // parts * parts} or {(size // parts + 1) * parts} would, "
-                f"or {over}={_nearest_divisor(size, parts)}"
+                f"{' or '.join(map(str, fitting))} would, or {over}={_nearest_divisor(size, parts)}"
             )
     return PartitionSpec(*(axes[0] if len(axes) == 1 else (axes or None) for axes in chosen))
 
 
-def shard(x: jax.Array, *names: str | None) -> jax.Array:
+def shard(x: Array, *names: str | None) -> jax.Array:
     """Pins an activation to the mesh by the names of its axes; without an active mesh only checks them."""
     _check(names, x.shape, ACTIVATION_AXES, "activation")
     rules = _active_rules.value
     if rules is None:
-        return x
+        return jnp.asarray(x)
     mesh = jax.sharding.get_abstract_mesh()
     return jax.lax.with_sharding_constraint(x, spec(names, x.shape, mesh, rules, "activation"))
 
@@ -254,7 +255,7 @@ def param(
     def boxed(key: jax.Array) -> Declared:
         return Declared(init(key, tuple(shape), jnp.float32), tuple(names))
 
-    return module.param(name, boxed)  # type: ignore[return-value]
+    return module.param(name, boxed)
 
 
 def parameter_shardings(declared: Tree, mesh: Mesh, rules: str) -> Tree:
@@ -291,7 +292,7 @@ def like_parameters(state: Tree, params: Tree, shardings: Tree, mesh: Mesh) -> T
 
 
 def batch_sharding(shape: Sequence[int], mesh: Mesh, rules: str, *, length: bool) -> NamedSharding:
-    """Where an array of the batch lies: rows over the replicas, and positions over `sequence` if it has a length."""
+    """Where an array of the batch lies: rows over replicas, positions over `sequence` if it has any."""
     names = ("batch", "length" if length else None, *(None,) * len(shape))[: len(shape)]
     return NamedSharding(mesh, spec(names, shape, mesh, rules, "batch"))
 

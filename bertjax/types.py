@@ -24,7 +24,7 @@ except ImportError:  # an accelerator image with only jax, flax, optax and orbax
         def __getitem__(self, item: Any) -> Any:
             return item[0]
 
-    Bool = Float = Int = _Unchecked()  # type: ignore[assignment,misc]
+    Bool = Float = Int = _Unchecked()  # type: ignore[assignment]
 
 __all__ = ["Array", "Batch", "Bool", "EncoderOutput", "Float", "Int", "Key", "Metrics", "Tree", "TrainState"]
 

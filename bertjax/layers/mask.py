@@ -38,9 +38,11 @@ class AttentionMask:
             raise ValueError("two masks with segments cannot be combined: give the segments once")
         if self.globals is not None and other.globals is not None:
             raise ValueError("two masks with global tokens cannot be combined: give the global tokens once")
-        both = self.valid is not None and other.valid is not None
+        valid = other.valid if self.valid is None else self.valid
+        if self.valid is not None and other.valid is not None:
+            valid = self.valid & other.valid
         return AttentionMask(
-            valid=self.valid & other.valid if both else (other.valid if self.valid is None else self.valid),
+            valid=valid,
             segments=other.segments if self.segments is None else self.segments,
             causal=self.causal or other.causal,
             window=(min(w[0] for w in windows), min(w[1] for w in windows)) if windows else None,

@@ -74,9 +74,9 @@ def normalisers(tasks: Sequence[Task], batch: Batch) -> dict[str, Array]:
 
 def total_loss(
     tasks: Sequence[Task], outputs: Mapping[str, Any], batch: Batch, counts: Mapping[str, Array]
-) -> tuple[Array, Metrics]:
+) -> tuple[jax.Array, Metrics]:
     """The number to differentiate, and every task's metrics under `task_metric`."""
-    total: Array = jnp.zeros((), jnp.float32)
+    total = jnp.zeros((), jnp.float32)
     metrics: Metrics = {}
     for task in tasks:
         own = task.loss(outputs, batch)

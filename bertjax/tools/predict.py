@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def print_filled(text: str, gaps: list) -> None:  # type: ignore[type-arg]
+def print_filled(text: str, gaps: list) -> None:
     """A text and what would fill its gaps."""
     print(text)
     for gap in gaps:
