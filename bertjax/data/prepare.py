@@ -53,9 +53,9 @@ class PrepareOptions(SourceOptions):
     deduplicate: bool = False
     """Keep only the first of documents with the same text."""
     sentences: Rule = "punctuation"
-    """Where sentences end: at punctuation and newlines; at newlines alone; or newlines are mere white space."""
+    """Where sentences end: punctuation and newlines, lines alone, or wrapped: newlines are white space."""
     segmenter: str | None = None
-    """A module:function that splits a sentence into words, for whole-word masking without spaces between them."""
+    """A module:function from a sentence to its words, for whole-word masking where no spaces show them."""
     workers: int | None = None
     """Processes that encode; None takes all cores."""
     shard_tokens: int = 1 << 29
@@ -349,6 +349,6 @@ def _full_disk_is_an_error(out: str) -> Iterator[None]:
             raise
         free = shutil.disk_usage(out).free / 1e6
         raise ValueError(
-            f"no space left for out={out} ({error.strerror}, {free:,.0f} MB free): a corpus takes about the size "
-            "of its text; make room and run the same command, it continues"
+            f"no space left for out={out} ({error.strerror}, {free:,.0f} MB free): a corpus takes about "
+            "the size of its text; make room and run the same command, it continues"
         ) from None
