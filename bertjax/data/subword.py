@@ -338,7 +338,9 @@ class SentencePieceTokenizer(Tokenizer):
         for names in SPECIAL.values():
             for name in names:
                 number = self.token(name)
-                if number is not None and number in self.pieces.encode(f"a {name} b"):
+                if number is None or self.pieces.is_unknown(number):
+                    continue
+                if number in self.pieces.encode(f"a {name} b"):
                     raise ValueError(
                         f"this SentencePiece model turns {name!r} in raw text into the special token: "
                         "make it a control symbol, not a user-defined one"

@@ -73,7 +73,8 @@ def test_another_process_trains_the_same_bytes(
         out = tmp_path / str(attempt)
         run_python(
             "from bertjax.data.tokenizer import *\n"
-            f"train_tokenizer(TokenizerOptions(input=({text!r},), out={str(out)!r}, kind={kind!r}, vocab={KINDS[kind]}))"
+            f"options = dict(kind={kind!r}, vocab={KINDS[kind]})\n"
+            f"train_tokenizer(TokenizerOptions(input=({text!r},), out={str(out)!r}, **options))"
         )
         for file in folders[kind].iterdir():
             assert (out / file.name).read_bytes() == file.read_bytes(), file.name
@@ -258,7 +259,7 @@ def test_pairs(tokenizer: Tokenizer) -> None:
 
 def test_decoding_special_tokens(tokenizer: Tokenizer) -> None:
     tokens, _ = tokenizer.encode_pair("the water", "the land")
-    assert tokenizer.decode(tokens).split() == "the water the land".split()
+    assert tokenizer.decode(tokens).split() == ["the", "water", "the", "land"]
     shown = tokenizer.decode(tokens, special=True)
     assert shown.replace(" ", "") == "[CLS]thewater[SEP]theland[SEP]"
 
