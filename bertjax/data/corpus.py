@@ -1,16 +1,16 @@
 """The prepared corpus: tokens on disk, opened in constant time and memory, read by position.
 
-    CORPUS/manifest.json            what it was made from and of what it consists; written last
-    CORPUS/sources.sha256           every source file, in the format of `sha256sum --check`
-    CORPUS/tokenizer/               the tokenizer, and its vocabulary's flags as arrays
+    CORPUS/manifest.json         what it was made from and of what it consists; written last
+    CORPUS/sources.sha256        every source file, in the format of `sha256sum --check`
+    CORPUS/tokenizer/            the tokenizer, and its vocabulary's flags as arrays
     CORPUS/train/, CORPUS/heldout/
-        00000.arrow, 00001.arrow    Arrow IPC streams; a row is a document: tokens, sentences, id, source, (words)
-        sentence_offsets.npy        int64 [sentences + 1]: the token at which each sentence starts
-        document_offsets.npy        int64 [documents + 1]: the sentence with which each document starts
-        document_ids.npy            uint64 [documents]: hash of the document's text
-        document_sources.npy        uint16 [documents]: index into manifest["sources"]
-        batches.npy                 int64 [batches, 4]: first token of every record batch, its shard, and the byte
-                                    at which its tokens and its word flags (-1: none) lie in that shard
+        00000.arrow, ...         Arrow IPC streams, one row a document: tokens, sentences, id, source, (words)
+        sentence_offsets.npy     int64 [sentences + 1]: the token at which each sentence starts
+        document_offsets.npy     int64 [documents + 1]: the sentence with which each document starts
+        document_ids.npy         uint64 [documents]: hash of the document's text
+        document_sources.npy     uint16 [documents]: index into manifest["sources"]
+        batches.npy              int64 [batches, 4]: first token of every record batch, its shard, and the
+                                 byte at which its tokens and its word flags (-1: none) lie there
 
 The shards are Arrow, so that `datasets.Dataset.from_file` and every other Arrow tool can read them. The
 reader itself needs numpy only: `batches.npy` says where in the file the numbers lie, and they are mapped

@@ -5,6 +5,7 @@ one for the copy of another with a probability of 3 %. The hashes are sorted buc
 stays bounded too.
 """
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Sequence
@@ -44,51 +45,53 @@ def merge(
 ) -> Merged:
     """Writes the splits of (source, part) in order into `folder`."""
     first = _first_copies(parts, folder) if deduplicate else None
-    writers = {
-        name: SplitWriter(
-            os.path.join(folder, name), vocabulary_size=vocabulary_size, shard_tokens=shard_tokens
-        )
-        for name in SPLITS
-    }
-    counts = [
+    tally = [
         {name: dict.fromkeys(("documents", "sentences", "tokens"), 0) for name in SPLITS}
         for _ in range(sources)
     ]
     duplicates = [0] * sources
-    progress = Progress("merge", sum(os.path.getsize(path) for _, path in parts))
     position = 0
-    for source, path in parts:
-        documents = read_part(path)
-        documents.sources = np.full(len(documents), source, np.uint16)
-        if first is not None:
-            keep = np.asarray(first[position : position + len(documents)])
-            position += len(documents)
-            duplicates[source] += int((~keep).sum())
-            documents = documents.select(keep)
-        held = documents.ids < np.uint64(int(heldout * 2**64))
-        for name, chosen in zip(SPLITS, (~held, held), strict=True):
-            split = documents if chosen.all() else documents.select(chosen)
-            writers[name].add(split)
-            mine = counts[source][name]
-            mine["documents"] += len(split)
-            mine["sentences"] += len(split.sentences)
-            mine["tokens"] += len(split.tokens)
-        progress.add(os.path.getsize(path))
-    splits = {name: writer.close() for name, writer in writers.items()}
+    progress = Progress("merge", sum(os.path.getsize(path) for _, path in parts))
+    with contextlib.ExitStack() as stack:
+        writers = {
+            name: stack.enter_context(
+                SplitWriter(
+                    os.path.join(folder, name), vocabulary_size=vocabulary_size, shard_tokens=shard_tokens
+                )
+            )
+            for name in SPLITS
+        }
+        for source, path in parts:
+            documents = read_part(path)
+            documents.sources = np.full(len(documents), source, np.uint16)
+            if first is not None:
+                keep = np.asarray(first[position : position + len(documents)])
+                position += len(documents)
+                duplicates[source] += int((~keep).sum())
+                documents = documents.select(keep)
+            held = documents.ids < np.uint64(int(heldout * 2**64))
+            for name, chosen in zip(SPLITS, (~held, held), strict=True):
+                split = documents if chosen.all() else documents.select(chosen)
+                writers[name].add(split)
+                mine = tally[source][name]
+                mine["documents"] += len(split)
+                mine["sentences"] += len(split.sentences)
+                mine["tokens"] += len(split.tokens)
+            progress.add(os.path.getsize(path))
+        splits = {name: writer.close() for name, writer in writers.items()}
     progress.close()
     files = {
         f"{name}/{file}": written for name in SPLITS for file, written in sorted(writers[name].files.items())
     }
-    return Merged(splits, counts, duplicates, files)
+    return Merged(splits, tally, duplicates, files)
 
 
 def _first_copies(parts: Sequence[tuple[int, str]], folder: str) -> np.ndarray:
     """Whether no document before it has the same hash: bool [documents], on disk."""
     name = os.path.join(folder, "ids.npy")
-    array = GrowingArray(name, np.uint64)
-    for _, path in parts:
-        array.append(read_part(path).ids)
-    array.close()
+    with contextlib.closing(GrowingArray(name, np.uint64)) as array:
+        for _, path in parts:
+            array.append(read_part(path).ids)
     if not array.length:
         return np.zeros(0, bool)
     ids = np.load(name, mmap_mode="r")

@@ -53,9 +53,9 @@ class PrepareOptions(SourceOptions):
     deduplicate: bool = False
     """Keep only the first of documents with the same text."""
     sentences: Rule = "punctuation"
-    """Where sentences end: at punctuation and newlines; at newlines alone; or newlines are mere white space."""
+    """Where sentences end: punctuation and newlines, lines alone, or wrapped: newlines are white space."""
     segmenter: str | None = None
-    """A module:function that splits a sentence into words, for whole-word masking without spaces between them."""
+    """A module:function from a sentence to its words, for whole-word masking where no spaces show them."""
     workers: int | None = None
     """Processes that encode; None takes all cores."""
     shard_tokens: int = 1 << 29
@@ -71,7 +71,7 @@ def prepare(options: PrepareOptions) -> Corpus:
     described = _described(options, tokenizer)
     if os.path.exists(os.path.join(options.out, "manifest.json")):
         return _finished(options.out, described, sources, stamp)
-    with _full_disk_is_an_error(options.out), _locked(options.out) as parts:
+    with _refusals_are_errors(options.out), _locked(options.out) as parts:
         names = _encode(options, tokenizer, sources, parts)
         manifest = _build(options, tokenizer, sources, described, names, parts)
         _replace(os.path.join(options.out, "stamp"), stamp.encode())
@@ -333,22 +333,31 @@ def _locked(out: str) -> Iterator[str]:
             raise ValueError(
                 f"out={out} is being written by another prepare: wait for it, or choose another"
             ) from None
-        for name in os.listdir(parts):
-            if name.endswith(".tmp"):  # of a run that was killed
-                os.remove(os.path.join(parts, name))
-        yield parts
+        _remove_temporary(parts)  # of a run that was killed
+        try:
+            yield parts
+        finally:
+            _remove_temporary(parts)  # of workers that had to end
+
+
+def _remove_temporary(parts: str) -> None:
+    for name in os.listdir(parts):
+        if name.endswith(".tmp"):
+            os.remove(os.path.join(parts, name))
 
 
 @contextlib.contextmanager
-def _full_disk_is_an_error(out: str) -> Iterator[None]:
-    """One line instead of a trace when there is no room; finished parts stay for the next run."""
+def _refusals_are_errors(out: str) -> Iterator[None]:
+    """One line instead of a trace when the disk is full; finished parts stay for the next run."""
     try:
         yield
     except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+            raise ValueError(f"out={out} cannot be written ({error.strerror}): choose another") from None
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         free = shutil.disk_usage(out).free / 1e6
         raise ValueError(
-            f"no space left for out={out} ({error.strerror}, {free:,.0f} MB free): a corpus takes about the size "
-            "of its text; make room and run the same command, it continues"
+            f"no space left for out={out} ({error.strerror}, {free:,.0f} MB free): a corpus takes about "
+            "the size of its text; make room and run the same command, it continues"
         ) from None

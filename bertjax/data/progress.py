@@ -7,6 +7,7 @@ from typing import Any
 __all__ = ["Progress"]
 
 SECONDS_BETWEEN_LINES = 10.0
+SECONDS_WORTH_A_LINE = 2.0  # what is over sooner goes unsaid
 
 
 class Progress:
@@ -47,5 +48,5 @@ class Progress:
         """Ends the bar, or says the last line."""
         if self._bar is not None:
             self._bar.close()
-        else:
+        elif time.monotonic() - self._start > SECONDS_WORTH_A_LINE:
             print(self.line().split(", 0 s left")[0], file=sys.stderr, flush=True)

@@ -7,7 +7,7 @@ A sentence ends
 3. after `。` `！` `？` and the like, closing brackets included, with or without white space.
 
 Rule 2 does not apply to a full stop after a single letter or a word that contains one (J. Smith, U.S., e.g.),
-after a bare number at the start of a line (lists), or after the few titles and abbreviations below. What the
+after a number alone (the items of a list), or after the few titles and abbreviations below. What the
 rules get wrong costs little: a boundary too many gives two short sentences, one too few a long one.
 With `lines` each line is a sentence as it stands, the format that the original BERT scripts read.
 """
@@ -65,5 +65,5 @@ def _is_abbreviation(line: str, start: int, match: re.Match[str]) -> bool:
     found = _NOT_BEFORE.search(before)
     if found is None:
         return False
-    # "in 1984. Then" ends a sentence, "3. Open the lid" at the start of a line does not.
-    return not before.strip()[-1:].isdigit() or start == 0 and before.strip().isdigit()
+    # "in 1984. Then" ends a sentence, "3. Open the lid" does not.
+    return not before[-1:].isdigit() or before.strip().isdigit()

@@ -11,7 +11,7 @@ for that reason.
 import hashlib
 import io
 import os
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 
@@ -133,6 +133,15 @@ class SplitWriter:
         self._sentence_offsets.append(np.zeros(1, np.int64))
         self._document_offsets.append(np.zeros(1, np.int64))
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._shard is not None:
+            self._shard.abandon()
+        for array in self._arrays:
+            array.abandon()
+
     def _name(self, array: str) -> str:
         return os.path.join(self.folder, f"{array}.npy")
 
@@ -235,6 +244,10 @@ class _Shard:
         self._firsts.append(first)
         self.tokens += len(batch.column("tokens").values)
 
+    def abandon(self) -> None:
+        """Lets go of a file that will not be finished."""
+        self._file.file.close()
+
     def close(self) -> tuple[list[tuple[int, int, int]], dict[str, Any]]:
         """Where the numbers of every record batch lie, and the file's size and hash."""
         import pyarrow as pa
@@ -277,6 +290,10 @@ class GrowingArray:
         """Adds to its end."""
         self._file.write(np.ascontiguousarray(values, self.dtype).tobytes())
         self.length += len(values)
+
+    def abandon(self) -> None:
+        """Lets go of the file, finished or not."""
+        self._file.close()
 
     def close(self) -> dict[str, Any]:
         """Writes the length; returns size and sha256."""

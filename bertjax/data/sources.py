@@ -24,9 +24,9 @@ import re
 from collections.abc import Iterator
 from typing import Any, Literal
 
+from bertjax.data import streams
 from bertjax.data.python_docs import python_files
 from bertjax.data.streams import (
-    BLOCK,
     COMPRESSIONS,
     Stream,
     arrow_columns,
@@ -150,7 +150,7 @@ class Source:
                 self.listing.append((path, *stream.finish()))
             pack.append((path, content))
             size += len(content)
-            if size >= BLOCK:
+            if size >= streams.BLOCK:
                 yield Unit(self.index, kind, pack[0][0], 1, tuple(pack), progress)
                 pack, size, progress = [], 0, 0
         if pack:

@@ -149,13 +149,14 @@ def _last_boundary(block: bytes, kind: str) -> int:
 
 
 def _forced_boundary(block: bytes) -> int:
+    """Where to cut a document that has become too long; something always remains to go on with."""
     for boundary in (b"\n", b" "):
-        if end := block.rfind(boundary) + 1:
+        if end := block.rfind(boundary, 0, -1) + 1:
             return end
-    end = len(block)
-    while end and block[end - 1] & 0xC0 == 0x80:  # never inside a character
+    end = len(block) - 1
+    while end > 1 and block[end] & 0xC0 == 0x80:  # never inside a character
         end -= 1
-    return max(end - 1, 1)
+    return end
 
 
 # ------------------------------------------------------------------------------------- tables

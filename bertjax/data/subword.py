@@ -1,7 +1,7 @@
 """One small interface to every subword tokenizer: from text to token numbers and back.
 
 `load` opens a folder or file of any of these kinds, trained here (see `tokenizer`) or published elsewhere:
-    tokenizer.json   of the `tokenizers` library: WordPiece, byte-level BPE, Unigram and BPE with word-start signs
+    tokenizer.json   of the `tokenizers` library: WordPiece, byte-level BPE, Unigram or BPE with marked words
     vocab.txt        WordPiece of the original BERT, split as in the reference, Chinese characters apart
     spm.model        SentencePiece, Unigram or BPE
 
@@ -108,7 +108,7 @@ class Tokenizer(abc.ABC):
 
 
 def load(path: str, *, lowercase: bool | None = None) -> Tokenizer:
-    """The tokenizer in a folder or file; `lowercase` is for a bare vocab.txt, None goes by what is beside it."""
+    """The tokenizer in a folder or file; `lowercase` is for a bare vocab.txt, None finds out."""
     name = os.fspath(path)
     if os.path.isdir(name):
         found = [file for file in FILES if os.path.exists(os.path.join(name, file))]
@@ -233,7 +233,7 @@ class FastTokenizer(Tokenizer):
 
 
 def wordpiece_json(vocabulary: dict[str, int], *, lowercase: bool, split_cjk: bool = True) -> str:
-    """The tokenizer.json of BERT's WordPiece: clean, split at white space and punctuation, longest match first."""
+    """The tokenizer.json of BERT's WordPiece: split at white space and punctuation, longest match first."""
     from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
     from tokenizers import Tokenizer as Fast
 
@@ -306,7 +306,7 @@ def _fit(lengths: list[int], room: int, length: int) -> list[int]:
     """How much of each text remains when the longest is cut until all fit."""
     if room < len(lengths):
         raise ValueError(
-            f"length={length} leaves no room for text beside special tokens: use {length - room + len(lengths)} or more"
+            f"length={length} leaves no room for text: use {length - room + len(lengths)} or more"
         )
     lengths = list(lengths)
     if len(lengths) == 1:
@@ -338,7 +338,9 @@ class SentencePieceTokenizer(Tokenizer):
         for names in SPECIAL.values():
             for name in names:
                 number = self.token(name)
-                if number is not None and number in self.pieces.encode(f"a {name} b"):
+                if number is None or self.pieces.is_unknown(number):
+                    continue
+                if number in self.pieces.encode(f"a {name} b"):
                     raise ValueError(
                         f"this SentencePiece model turns {name!r} in raw text into the special token: "
                         "make it a control symbol, not a user-defined one"
