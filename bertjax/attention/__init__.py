@@ -100,7 +100,7 @@ def check_attention(config: EncoderConfig, *, packed: bool = False, causal: bool
         "segments": (packed, "cannot keep packed documents apart (one document a row works)"),
         "causal": (causal, "cannot obey a causal or windowed mask"),
     }
-    for options in dict.fromkeys(config.attention.period()):
+    for options in config.kinds:
         for what, (needed, why) in wanted.items():
             if needed and not getattr(variant_of(options), what):
                 able = ", ".join(name for name, variant in ATTENTIONS.items() if getattr(variant, what))
@@ -113,7 +113,7 @@ def check_attention(config: EncoderConfig, *, packed: bool = False, causal: bool
 def explain(config: EncoderConfig, platform: str) -> str:
     """Which implementation each kind of layer trains with on that platform, and why, in one line."""
     found = []
-    for options in dict.fromkeys(config.attention.period()):
+    for options in config.kinds:
         what = name_of(options)
         if isinstance(options, Full | Window):
             request = Request(

@@ -6,6 +6,8 @@ An option that belongs to one variant lives in that variant's own dataclass: `En
 """
 
 import dataclasses
+import itertools
+from collections.abc import Sequence
 from typing import Literal
 
 import jax.numpy as jnp
@@ -18,6 +20,26 @@ class AttentionOptions:
     def period(self) -> "tuple[AttentionOptions, ...]":
         """The options of consecutive layers, repeated over the depth; most variants treat all layers alike."""
         return (self,)
+
+    def layout(self, layers: int) -> "Layout":
+        """The options of every layer, as groups: a variant with a pattern that does not repeat overrides this.
+
+        What the depth leaves of a period that does not divide it is a group of its own.
+        """
+        period = self.period()
+        repeats, rest = divmod(layers, len(period))
+        groups = ((period, repeats), (period[:rest], 1))
+        return tuple((kinds, times) for kinds, times in groups if kinds and times)
+
+
+# Consecutive layers and how often they repeat, group after group.
+Layout = tuple[tuple[tuple[AttentionOptions, ...], int], ...]
+
+
+def runs(kinds: Sequence[AttentionOptions]) -> Layout:
+    """The layout of layers given one by one: equal neighbours form a group."""
+    groups = [(kind, sum(1 for _ in equal)) for kind, equal in itertools.groupby(kinds)]
+    return tuple(((kind,), repeats) for kind, repeats in groups)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,11 +117,10 @@ class EncoderConfig:
             raise ValueError(
                 f"model.heads={self.heads} does not divide model.width={self.width}: heads={near} would"
             )
-        if self.layers % len(self.attention.period()):
-            raise ValueError(
-                f"model.layers={self.layers} is not a multiple of the {len(self.attention.period())} layers "
-                f"after which the attention pattern repeats"
-            )
+        if self.layers < 1:
+            raise ValueError(f"model.layers={self.layers}: an encoder has at least one")
+        depth = sum(len(period) * repeats for period, repeats in self.layout)
+        assert depth == self.layers, f"{self.attention} lays out {depth} of {self.layers} layers"
         for name in ("dropout", "attention_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"model.{name}={getattr(self, name)} is a probability: 0 <= {name} < 1")
@@ -108,6 +129,16 @@ class EncoderConfig:
     def key_size(self) -> int:
         """Size K of one head."""
         return self.head_size or self.width // self.heads
+
+    @property
+    def layout(self) -> Layout:
+        """The attention of every layer, in groups that repeat a period."""
+        return self.attention.layout(self.layers)
+
+    @property
+    def kinds(self) -> tuple[AttentionOptions, ...]:
+        """The attentions that occur in some layer, each once."""
+        return tuple(dict.fromkeys(options for period, _ in self.layout for options in period))
 
     @property
     def hidden(self) -> int:

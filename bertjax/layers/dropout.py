@@ -14,7 +14,7 @@ class Dropout(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
-        """x with a share `rate` of its elements set to zero."""
+        """X with a share `rate` of its elements set to zero."""
         if not train or self.rate == 0.0:
             return x
         keep = jax.random.bernoulli(self.make_rng("dropout"), 1.0 - self.rate, x.shape)

@@ -3,6 +3,9 @@
 A scan keeps `layers` with a leading axis over periods; an unrolled stack keeps `layers_0`, `layers_1`, ... Both
 functions work on any tree that contains such dictionaries: parameters, and optimizer states that mirror them.
 Checkpoints hold the stacked form, so a run can be resumed either way.
+
+    stack/group_0/layers/block_1/...       stacked: leading axis over the repeats of the group's period
+    stack/group_0/layers_3/block_1/...     unrolled
 """
 
 import re
@@ -11,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from bertjax.layers.config import EncoderConfig
 from bertjax.types import Tree
 
 _UNROLLED = re.compile(r"layers_(\d+)")
@@ -24,6 +28,16 @@ def stack_layers(tree: Tree) -> Tree:
 def unstack_layers(tree: Tree) -> Tree:
     """The tree with every `layers` taken apart into `layers_i`."""
     return _walk(tree, _unstack)
+
+
+def locate(config: EncoderConfig) -> list[tuple[tuple[str, ...], int]]:
+    """Where each layer's parameters lie in the stacked form: the path below the encoder, and the index."""
+    return [
+        (("stack", f"group_{group}", "layers", f"block_{block}"), index)
+        for group, (period, repeats) in enumerate(config.layout)
+        for index in range(repeats)
+        for block in range(len(period))
+    ]
 
 
 def _walk(tree: Tree, change: Any) -> Tree:

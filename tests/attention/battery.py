@@ -250,7 +250,7 @@ def exact_limit_equals_full(name: str) -> None:
     batch = small_batch(config, packed=variant.segments)
     context = Context(AttentionMask(valid=batch.mask, segments=batch.segments), batch.positions)
     x = jnp.asarray(np.random.default_rng(2).standard_normal((2, LENGTH, config.width)), jnp.float32)
-    full = unstack_layers(base.parameters)["stack"]["layers_0"]["block_0"]["attention"]
+    full = unstack_layers(base.parameters)["stack"]["group_0"]["layers_0"]["block_0"]["attention"]
 
     def run(options: AttentionOptions, parameters: Tree) -> jax.Array:
         module = make_attention(config, options, "attention")
@@ -258,7 +258,7 @@ def exact_limit_equals_full(name: str) -> None:
         return apply(parameters)[batch.mask]
 
     expected = run(Full(), full)
-    for options in config.attention.period():
+    for options in config.kinds:
         layer = make_attention(config, options, "attention")
         shapes = jax.eval_shape(functools.partial(layer.init, train=False), jax.random.key(0), x, context)
         own = draw_parameters(nn.unbox(shapes["params"]))
@@ -268,8 +268,8 @@ def exact_limit_equals_full(name: str) -> None:
 def parameter_count_is_pinned(name: str) -> None:
     variant = ATTENTIONS[name]
     config = EncoderConfig(attention=variant.options)
-    total, period = 0, variant.options.period()
-    for options in period:
+    total, kinds = 0, config.kinds
+    for options in kinds:
         layer = make_attention(config, options, "attention")
         batch = jax.eval_shape(lambda: small_batch(config, rows=1, length=512))
         x = jax.ShapeDtypeStruct((1, 512, config.width), jnp.float32)
@@ -279,7 +279,7 @@ def parameter_count_is_pinned(name: str) -> None:
             return layer.init(jax.random.key(0), x, context, train=False)["params"]
 
         total += sharding.count(jax.eval_shape(functools.partial(init, layer), x, batch))
-    found = total // len(period)
+    found = total // len(kinds)
     assert found == variant.parameters, (
         f"registry line of {name!r}: {found} parameters, not {variant.parameters}"
     )

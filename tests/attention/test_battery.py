@@ -67,7 +67,7 @@ def test_the_mesh_splits_the_projections() -> None:
     case = case_of(options_of("full"))
     mesh = sharding.make_mesh(sharding.MeshConfig(fsdp=2, tensor=2, sequence=2, rules="fsdp_tensor_sequence"))
     places = sharding.parameter_shardings(case.declared, mesh, "fsdp_tensor_sequence")
-    query = places["stack"]["layers"]["block_0"]["attention"]["query"]["kernel"]
+    query = places["stack"]["group_0"]["layers"]["block_0"]["attention"]["query"]["kernel"]
     assert query.spec == jax.P(None, "fsdp", "tensor", None)
     with sharding.activate(mesh, "fsdp_tensor_sequence"):
         forward = jax.jit(case.hidden, compiler_options=FAST)

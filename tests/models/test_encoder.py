@@ -84,7 +84,7 @@ def test_equals_a_plain_numpy_encoder(block):
         x = embedder["tokens"][BATCH.tokens[row]] + embedder["types"][BATCH.types[row]]
         x = norm(x + params["position"]["embedding"][BATCH.positions[row]], embedder["norm"])
         for index in range(config.layers):
-            p = params["stack"][f"layers_{index}"]["block_0"]
+            p = params["stack"]["group_0"][f"layers_{index}"]["block_0"]
             if block == "pre":
                 x = x + attend(norm(x, p["attention_norm"]), p["attention"], BATCH.mask[row])
                 x = x + feed(norm(x, p["mlp_norm"]), p["mlp"])
@@ -154,8 +154,8 @@ def test_states_are_those_of_every_layer(scan):
     np.testing.assert_array_equal(output.states[-1], output.hidden)
     shorter = small(layers=2)
     unrolled = unstack_layers(params)
-    stack = {name: value for name, value in unrolled["stack"].items() if name != "layers_2"}
-    two = encode(shorter)({**unrolled, "stack": stack}, BATCH)
+    group = {name: value for name, value in unrolled["stack"]["group_0"].items() if name != "layers_2"}
+    two = encode(shorter)({**unrolled, "stack": {"group_0": group}}, BATCH)
     np.testing.assert_allclose(output.states[2], two.hidden, atol=1e-5)
 
 
@@ -164,7 +164,7 @@ def test_attention_maps_are_given_when_asked_for():
     variables = {"params": parameters(config)}
     run = functools.partial(Encoder(config).apply, train=False, mutable=["intermediates"])
     _, kept = jax.jit(run)(variables, BATCH)
-    (weights,) = kept["intermediates"]["stack"]["layers_1"]["block_0"]["attention"]["attention"]
+    (weights,) = kept["intermediates"]["stack"]["group_0"]["layers_1"]["block_0"]["attention"]["attention"]
     assert weights.shape == (2, 3, 7, 7)
     np.testing.assert_allclose(weights.sum(-1), 1.0, atol=1e-5)
     assert (np.asarray(weights)[1, :, :5, 5:] == 0).all()
@@ -187,7 +187,7 @@ def test_sharded_equals_single_and_is_really_sharded():
     rules = "fsdp_tensor_sequence"
     mesh = sharding.make_mesh(sharding.MeshConfig(data=1, fsdp=2, tensor=2, sequence=2, rules=rules))
     places = sharding.parameter_shardings(declared, mesh, rules)
-    query = places["stack"]["layers"]["block_0"]["attention"]["query"]["kernel"].spec
+    query = places["stack"]["group_0"]["layers"]["block_0"]["attention"]["query"]["kernel"].spec
     assert tuple(query) == (None, "fsdp", "tensor", None)
     with sharding.activate(mesh, rules):
         run = jax.jit(loss_and_gradient(config), in_shardings=(places, None), out_shardings=(None, places))

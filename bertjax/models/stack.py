@@ -1,0 +1,98 @@
+"""All layers of an encoder, in groups that repeat a pattern.
+
+`AttentionOptions.layout(layers)` names the groups: each is a period of consecutive layers, which may differ, and a
+number of repeats. With `scan` a group is one compiled loop over its periods with stacked parameters (`layers`),
+so that compile time does not grow with depth; without it the periods are unrolled (`layers_0`, `layers_1`, ...).
+`models/stacking.py` turns the parameters of one into those of the other.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from bertjax.attention import Context
+from bertjax.layers.config import AttentionOptions, EncoderConfig
+from bertjax.models.block import Block
+from bertjax.types import Array, Float
+
+REMAT_POLICIES = {
+    "block": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+
+class Period(nn.Module):
+    """Consecutive layers, `block_0` and on: what a group repeats."""
+
+    config: EncoderConfig
+    period: tuple[AttentionOptions, ...]
+    keep_states: bool
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B L D"], context: Context, train: bool) -> tuple[Array, Array | None]:
+        """The residual stream at the end and, if they are kept, after each layer [P B L D]."""
+        states = []
+        for index, options in enumerate(self.period):
+            x = Block(self.config, options, name=f"block_{index}")(x, context, train)
+            states.append(x)
+        return x, jnp.stack(states) if self.keep_states else None
+
+
+class Group(nn.Module):
+    """A period and its repeats: scanned, or one after the other."""
+
+    config: EncoderConfig
+    period: tuple[AttentionOptions, ...]
+    repeats: int
+    keep_states: bool
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "B L D"], context: Context, *, train: bool
+    ) -> tuple[Array, Array | None]:
+        """The residual stream at the end and, if they are kept, after each layer of the group."""
+        c = self.config
+        module: Any = Period
+        if c.remat != "none":
+            # Static arguments are counted with self: the third is `train`. Inside a scan nothing can be merged away.
+            module = nn.remat(
+                module, policy=REMAT_POLICIES[c.remat], static_argnums=(3,), prevent_cse=not c.scan
+            )
+        if c.scan:
+            scanned = nn.scan(
+                module,
+                variable_axes={"params": 0, "intermediates": 0},
+                split_rngs={"params": True, "dropout": True},
+                in_axes=(nn.broadcast, nn.broadcast),
+                length=self.repeats,
+                metadata_params={nn.PARTITION_NAME: "layers"},
+            )
+            x, states = scanned(c, self.period, self.keep_states, name="layers")(x, context, train)
+            return x, states.reshape(-1, *x.shape) if self.keep_states else None
+        collected = []
+        for index in range(self.repeats):
+            x, states = module(c, self.period, self.keep_states, name=f"layers_{index}")(x, context, train)
+            collected.append(states)
+        return x, jnp.concatenate(collected) if self.keep_states else None
+
+
+class Stack(nn.Module):
+    """The groups in order, `group_0` and on."""
+
+    config: EncoderConfig
+    keep_states: bool
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "B L D"], context: Context, *, train: bool
+    ) -> tuple[Array, Array | None]:
+        """The residual stream at the end and, if they are kept, before and after every layer [N+1 B L D]."""
+        c, collected = self.config, [x[None]]
+        for index, (period, repeats) in enumerate(c.layout):
+            x, states = Group(c, period, repeats, self.keep_states, name=f"group_{index}")(
+                x, context, train=train
+            )
+            collected.append(states)
+        return x, jnp.concatenate(collected) if self.keep_states else None
