@@ -1,0 +1,58 @@
+"""BigBird: its plan, and its blocks against a masked full matrix in numpy."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bertjax.attention.bigbird import BigBird, plan_of
+from tests.attention.battery import refusal
+from tests.attention.plain import dense, matrix, ragged, run_layer
+
+
+def seen_by(head: int, own: int, blocks: int, random: int, seed: int = 0) -> list[int]:
+    index, used = plan_of(blocks, 4, random, seed)
+    return [int(n) for n in index[head, own][used[head, own]]]
+
+
+@pytest.mark.parametrize(("blocks", "random"), [(12, 3), (7, 2), (4, 3), (2, 1), (1, 0)])
+def test_the_plan_has_neighbours_ends_and_random_blocks(blocks: int, random: int) -> None:
+    for head in range(4):
+        for own in range(blocks):
+            seen = seen_by(head, own, blocks, random)
+            fixed = {0, blocks - 1} | {n for n in (own - 1, own, own + 1) if 0 <= n < blocks}
+            assert len(seen) == len(set(seen)) and fixed <= set(seen)
+            assert len(seen) == min(blocks, len(fixed) + random)
+
+
+def test_plans_differ_by_head_and_seed_and_repeat() -> None:
+    rows = [tuple(tuple(seen_by(h, n, 40, 3, s)) for n in range(40)) for h in (0, 1) for s in (0, 1)]
+    assert len(set(rows)) == 4
+    plan_of.cache_clear()
+    assert rows[0] == tuple(tuple(seen_by(0, n, 40, 3, 0)) for n in range(40))
+
+
+@pytest.mark.parametrize(("length", "block", "random"), [(24, 2, 1), (29, 3, 2), (16, 16, 0), (7, 4, 1)])
+@pytest.mark.parametrize("packed", [False, True])
+def test_equals_a_masked_matrix(length: int, block: int, random: int, packed: bool) -> None:
+    mask = ragged(length, packed)
+    bias = np.random.default_rng(1).standard_normal((1, 4, length, length)).astype(np.float32)
+    layer = run_layer(BigBird(block=block, random=random, seed=5), length, mask, jnp.asarray(bias))
+    blocks = -(-length // block)
+    allowed = np.zeros((4, length, length), bool)
+    for head in range(4):
+        for query in range(length):
+            own = query // block
+            seen = range(blocks) if own in (0, blocks - 1) else seen_by(head, own, blocks, random, 5)
+            allowed[head, query] = np.isin(np.arange(length) // block, list(seen))
+    assert random == 0 or blocks <= 2 or not allowed.all()
+    q, k, v = (layer.project(name) for name in ("query", "key", "value"))
+    layer.check(dense(q, k, v, matrix(mask) & allowed[None], bias), np.asarray(mask.valid))
+
+
+def test_layers_take_turns_with_plans() -> None:
+    seeds = [options.seed for options in BigBird(plans=3, seed=2).period()]
+    assert len(set(seeds)) == 3 and not set(seeds) & {o.seed for o in BigBird(plans=3, seed=1).period()}
+    assert BigBird().period() == (BigBird(),)
+    assert "random" in refusal(lambda: dataclasses.replace(BigBird(), random=-1))
