@@ -30,6 +30,7 @@ class Context:
     mask: AttentionMask
     positions: Array  # int [B L]
     bias: Array | None = None  # float [B or 1, H, L, M], added to the scores
+    relative: Array | None = None  # float [2 L - 1, D], a vector per distance query - key, from 1 - L on
 
 
 class Attention(nn.Module):
@@ -93,6 +94,7 @@ class Variant:
     causal: bool = True  # obeys a causal mask
     rotate: bool = True  # takes positions that turn queries and keys
     bias: bool = True  # takes positions that add to the scores
+    relative: bool = False  # takes, and needs, positions that are a vector per distance
     exact: Callable[[EncoderConfig], AttentionOptions] | None = (
         None  # the setting that equals full attention ...
     )

@@ -40,6 +40,7 @@ class Encoder(nn.Module):
             mask=allowed,
             positions=batch.positions,
             bias=self.position.bias(batch.positions),
+            relative=self.position.relative(batch.tokens.shape[1]),
         )
         x, states = self.stack(self.embedder(batch, train=train), context, train=train)
         if self.config.block == "pre":
