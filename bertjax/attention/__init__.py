@@ -4,6 +4,7 @@ import jax.numpy as jnp
 
 from bertjax.attention.base import Attention, Context, Variant
 from bertjax.attention.bigbird import BigBird, BigBirdAttention
+from bertjax.attention.disentangled import Disentangled, DisentangledAttention
 from bertjax.attention.full import FullAttention
 from bertjax.attention.grouped_query import GroupedQuery, GroupedQueryAttention
 from bertjax.attention.kernels import Request, choose
@@ -71,6 +72,13 @@ ATTENTIONS: dict[str, Variant] = {
         GroupedQuery(groups=2),
         exact=lambda c: GroupedQuery(groups=c.heads),
     ),
+    "disentangled": Variant(
+        Disentangled(),
+        DisentangledAttention,
+        2_362_368,
+        relative=True,
+        exact=lambda c: Disentangled(c2p=False, p2c=False),
+    ),
     "qk_norm": Variant(QkNorm(), QkNormAttention, 2_362_369),
 }
 
@@ -94,6 +102,15 @@ def check_attention(config: EncoderConfig, *, packed: bool = False, causal: bool
     """Refuses what some layer cannot do: its position scheme, packed rows, a causal mask."""
     scheme = scheme_of(config.position)
     adds = scheme.module.bias is not Position.bias  # nothing but an override adds to the scores
+    describes = scheme.module.relative is not Position.relative  # a vector per distance
+    readers = [options for options in config.kinds if variant_of(options).relative]
+    if readers and not describes:
+        raise ValueError(
+            f"model.attention={name_of(readers[0])} reads a vector per distance: set model.position=relative"
+        )
+    if describes and not readers:
+        able = ", ".join(name for name, variant in ATTENTIONS.items() if variant.relative)
+        raise ValueError(f"model.position=relative is read by no layer here: set model.attention={able}")
     wanted = {
         "rotate": (scheme.rotate is not None, "has no queries and keys that positions could turn"),
         "bias": (adds, "has no scores that positions could be added to"),

@@ -16,10 +16,18 @@ import numpy as np
 from flax import linen as nn
 
 from bertjax import sharding
-from bertjax.attention import ATTENTIONS, AttentionOptions, check_attention, make_attention, name_of
+from bertjax.attention import (
+    ATTENTIONS,
+    AttentionOptions,
+    check_attention,
+    make_attention,
+    name_of,
+    variant_of,
+)
 from bertjax.attention.base import Context
-from bertjax.layers.config import EncoderConfig, Full
+from bertjax.layers.config import EncoderConfig, Full, Learned
 from bertjax.layers.mask import AttentionMask
+from bertjax.layers.position import Relative
 from bertjax.models.encoder import Encoder
 from bertjax.models.stacking import stack_layers, unstack_layers
 from bertjax.types import Batch, Tree
@@ -34,10 +42,16 @@ NO_GRADIENT = ("key/bias",)
 def small_config(options: AttentionOptions, **changes: Any) -> EncoderConfig:
     """Two periods of layers under a scan; B2 L10 D24 H4 K6 F40 V53."""
     sizes: dict[str, Any] = dict(width=24, heads=4, feedforward=40, vocab=53, max_length=LENGTH)
+    position = Relative(buckets=4, max_distance=9) if needs_distances(options) else Learned()
+    sizes["position"] = position
     parts: dict[str, Any] = dict(layers=2 * len(options.period()), vocab_multiple=8, attention=options)
     return EncoderConfig(
         **{**sizes, **parts, "scan": True, "dropout": 0.0, "attention_dropout": 0.0, **changes}
     )
+
+
+def needs_distances(options: AttentionOptions) -> bool:
+    return any(variant_of(kind).relative for kind in options.period())
 
 
 def small_batch(config: EncoderConfig, rows: int = 2, length: int = LENGTH, packed: bool = False) -> Batch:
@@ -276,6 +290,7 @@ def parameter_count_is_pinned(name: str) -> None:
 
         def init(layer: Any, x: jax.Array, batch: Batch) -> Tree:
             context = Context(AttentionMask(valid=batch.mask, segments=batch.segments), batch.positions)
+            context = dataclasses.replace(context, relative=jnp.zeros((2 * x.shape[1] - 1, x.shape[2])))
             return layer.init(jax.random.key(0), x, context, train=False)["params"]
 
         total += sharding.count(jax.eval_shape(functools.partial(init, layer), x, batch))
