@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 from bertjax.layers.config import AttentionOptions, EncoderConfig
@@ -29,8 +30,33 @@ class Context:
 
     mask: AttentionMask
     positions: Array  # int [B L]
-    bias: Array | None = None  # float [B or 1, H, L, M], added to the scores
-    relative: Array | None = None  # float [2 L - 1, D], a vector per distance query - key, from 1 - L on
+    # What positions say about pairs, for each distance from 1 - L to L - 1. A packed document's positions differ by the
+    # same distances as its places in the row, so the row's length is all there is to know.
+    scores: Array | None = None  # float [H 2L-1], added to the scores, by distance key - query
+    relative: Array | None = None  # float [2L-1 D], vectors, by distance query - key
+
+    @property
+    def bias(self) -> Float[Array, "1 H L L"] | None:
+        """What is added to the scores, as a matrix of all pairs."""
+        if self.scores is None:
+            return None
+        heads, distances = self.scores.shape
+        rows = jnp.broadcast_to(self.scores[None, :, None, :], (1, heads, (distances + 1) // 2, distances))
+        return by_pairs(rows)
+
+    def bias_at(self, distance: Int[Array, "*n"]) -> Float[Array, "H *n"]:
+        """What is added to the scores of keys at that distance from their query; outside the row the nearest."""
+        assert self.scores is not None
+        middle = self.scores.shape[1] // 2
+        return jnp.take(self.scores, jnp.clip(distance + middle, 0, 2 * middle), axis=1)
+
+
+def by_pairs(x: Float[Array, "B H L E"]) -> Float[Array, "B H L L"]:
+    """y[i, j] = x[i, j - i + L - 1], for E = 2 L - 1: one more column, and a row of memory is E long, not E + 1."""
+    rows, heads, length, distances = x.shape
+    assert distances == 2 * length - 1, x.shape
+    flat = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, 1))).reshape(rows, heads, -1)
+    return flat[:, :, : length * distances].reshape(rows, heads, length, distances)[..., length - 1 :]
 
 
 class Attention(nn.Module):

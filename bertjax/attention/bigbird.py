@@ -101,8 +101,12 @@ class BigBirdAttention(Attention):
         )
         scores = scores / math.sqrt(q.shape[-1])
         queries, keys = jnp.asarray(own, jnp.int32), jnp.asarray(seen, jnp.int32)
-        if context.bias is not None:
-            scores = scores + bias_at(context.bias, queries, keys)
+        if context.scores is not None:
+            middle = context.scores.shape[1] // 2
+            distance = jnp.clip(keys - queries + middle, 0, 2 * middle)[0]
+            scores = (
+                scores + jax.vmap(jnp.take)(context.scores, distance)[None]
+            )  # each head has keys of its own
         allowed = context.mask.pairs(queries, keys) & (keys < length)
         weights = normalise(scores, allowed).astype(q.dtype)
         weights = Dropout(self.config.attention_dropout)(weights, train=train)
@@ -125,8 +129,8 @@ class BigBirdAttention(Attention):
         scores = scores / math.sqrt(q.shape[-1])
         queries = jnp.asarray(block * ends[:, None] + np.arange(block), jnp.int32)[None, None, :, :, None]
         keys = jnp.arange(length)[None, None, None, None, :]
-        if context.bias is not None:
-            scores = scores + bias_at(context.bias, queries, keys)
+        if context.scores is not None:
+            scores = scores + context.bias_at((keys - queries)[0, 0])[None]
         weights = normalise(scores, context.mask.pairs(queries, keys)).astype(q.dtype)
         weights = Dropout(self.config.attention_dropout)(weights, train=train)
         y = jnp.einsum("bhnsm,bmhk->bnshk", weights, v, preferred_element_type=jnp.float32)
@@ -155,10 +159,3 @@ def gather_blocks(x: Float[Array, "B blocks block H K"], index: np.ndarray) -> F
     one_head = lambda rows, plan: rows[:, plan]  # [B blocks block K], [blocks W] -> [B blocks W block K]
     y = jax.vmap(one_head, in_axes=(3, 0), out_axes=1)(x, jnp.asarray(index))
     return y.reshape(*y.shape[:3], -1, y.shape[-1])
-
-
-def bias_at(bias: Float[Array, "#B H L L"], queries: Array, keys: Array) -> Float[Array, "#B H n s t"]:
-    """A full matrix of biases, read at [1 or H, n, s, t] pairs; outside the row the nearest, which the mask drops."""
-    heads = jnp.arange(bias.shape[1])[:, None, None, None]
-    last = bias.shape[-1] - 1
-    return bias[:, heads, jnp.minimum(queries[0], last), jnp.minimum(keys[0], last)]

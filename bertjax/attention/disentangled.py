@@ -20,7 +20,7 @@ import math
 import jax.numpy as jnp
 from flax import linen as nn
 
-from bertjax.attention.base import Context
+from bertjax.attention.base import Context, by_pairs
 from bertjax.attention.full import FullAttention, normalise
 from bertjax.layers.config import AttentionOptions
 from bertjax.layers.dropout import Dropout
@@ -78,11 +78,3 @@ class DisentangledAttention(FullAttention):
         c = self.config
         shape, axes = (c.width, c.heads, c.key_size), ("width", "heads", "head_size")
         return Einsum("bld,dhk->blhk", shape, axes, c.compute, kernel_init(c.init_std), name=name)
-
-
-def by_pairs(x: Float[Array, "B H L E"]) -> Float[Array, "B H L L"]:
-    """y[i, j] = x[i, j - i + L - 1], for E = 2 L - 1: one more column, and a row of memory is E long, not E + 1."""
-    rows, heads, length, distances = x.shape
-    assert distances == 2 * length - 1, x.shape
-    flat = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, 1))).reshape(rows, heads, -1)
-    return flat[:, :, : length * distances].reshape(rows, heads, length, distances)[..., length - 1 :]

@@ -62,7 +62,7 @@ class FullAttention(Attention):
             length=length,
             head_size=c.key_size,
             dropout=c.attention_dropout if train else 0.0,
-            bias=context.bias is not None,
+            bias=context.scores is not None,
             maps=self.is_mutable_collection("intermediates"),
             window=mask.window is not None,
             globals=mask.globals is not None,

@@ -20,7 +20,7 @@ from flax import linen as nn
 
 from bertjax.attention.base import Attention, Context
 from bertjax.attention.full import FORBIDDEN, normalise
-from bertjax.attention.window import band_index, band_of, band_scores, band_values
+from bertjax.attention.window import band_index, band_scores, band_values
 from bertjax.layers.config import AttentionOptions
 from bertjax.layers.dropout import Dropout
 from bertjax.layers.mask import AttentionMask
@@ -105,11 +105,11 @@ class LongformerAttention(Attention):
         wide = jnp.einsum("blhk,bshk->blhs", q, few_k, preferred_element_type=jnp.float32)
         wide = wide / math.sqrt(q.shape[-1])
         reach = mask.pairs(jnp.arange(length)[None, :, None], where[:, None, :]) & used[:, None, :]
-        if context.bias is not None:
-            band = band + jnp.where(allowed, band_of(context.bias, block), 0.0)
-            columns = jnp.broadcast_to(context.bias, (q.shape[0], *context.bias.shape[1:]))
-            columns = jnp.take_along_axis(columns, where[:, None, None, :], axis=3)
-            wide = wide + columns.transpose(0, 2, 1, 3)
+        if context.scores is not None:
+            near = context.bias_at((keys - queries)[0, 0])[None, None]
+            band = jnp.where(band > FORBIDDEN, band + near, band)
+            far = context.bias_at(where[:, None, :] - jnp.arange(length)[None, :, None])
+            wide = wide + far.transpose(1, 2, 0, 3)
         wide = jnp.where(reach[:, :, None, :], wide, FORBIDDEN)
         blocks = band.shape[1]
         wide = jnp.pad(wide, ((0, 0), (0, blocks * block - length), (0, 0), (0, 0)))
@@ -133,10 +133,9 @@ class LongformerAttention(Attention):
         v = self.project(x, "global_value")
         scores = jnp.einsum("bshk,bmhk->bhsm", q, k, preferred_element_type=jnp.float32)
         scores = scores / math.sqrt(q.shape[-1])
-        if context.bias is not None:
-            rows = jnp.broadcast_to(context.bias, (x.shape[0], *context.bias.shape[1:]))
-            scores = scores + jnp.take_along_axis(rows, where[:, None, :, None], axis=2)
         keys = jnp.arange(x.shape[1])[None, None, :]
+        if context.scores is not None:
+            scores = scores + context.bias_at(keys - where[:, :, None]).swapaxes(0, 1)
         allowed = context.mask.pairs(where[:, :, None], keys)
         weights = normalise(scores, allowed[:, None]).astype(c.compute)
         weights = Dropout(c.attention_dropout)(weights, train=train)

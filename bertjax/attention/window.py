@@ -6,8 +6,7 @@ Cost: O(L size) time and memory, forward and backward: the row is cut into block
 meets its own keys and those of the two blocks beside it, a third of which the mask then drops. Rows of up to three
 blocks are one matrix with the same mask, which is not more than the blocks would cost.
 
-`size` counts both sides, as Longformer and ModernBERT quote it. A bias from the position scheme is a matrix of all
-pairs; only its band is read, but the matrix itself is O(L²).
+`size` counts both sides, as Longformer and ModernBERT quote it.
 """
 
 import dataclasses
@@ -83,9 +82,9 @@ class WindowAttention(FullAttention):
         if length <= 3 * half:
             return super().reference(q, k, v, context, train=train)
         scores = band_scores(q, k, half)
-        if context.bias is not None:
-            scores = scores + band_of(context.bias, half)
         queries, keys = band_index(length, half)
+        if context.scores is not None:
+            scores = scores + context.bias_at((keys - queries)[0, 0])[None, None]  # alike for all blocks
         allowed = context.mask.pairs(queries, keys) & (keys < length)
         weights = normalise(scores, allowed[:, :, None]).astype(q.dtype)
         weights = Dropout(self.config.attention_dropout)(weights, train=train)
@@ -130,15 +129,3 @@ def band_values(
     spans = with_neighbours(to_blocks(v, weights.shape[3]))
     y = jnp.einsum("bnhst,bnthk->bnshk", weights, spans, preferred_element_type=jnp.float32)
     return y.reshape(y.shape[0], -1, *y.shape[3:])[:, :length].astype(v.dtype)
-
-
-def band_of(bias: Float[Array, "#B H L L"], block: int) -> Float[Array, "#B blocks H block span"]:
-    """The part of a full matrix of biases that the band meets."""
-    rows, heads, length, _ = bias.shape
-    blocks = -(-length // block)
-    short = blocks * block - length
-    bias = jnp.pad(bias, ((0, 0), (0, 0), (0, short), (block, block + short)))
-    bias = bias.reshape(rows, heads, blocks, block, blocks + 2, block)
-    own = jnp.arange(blocks)
-    band = jnp.stack([bias[:, :, own, :, own + shift] for shift in range(3)], axis=4)  # [blocks #B H s 3 s]
-    return jnp.moveaxis(band, 0, 1).reshape(rows, blocks, heads, block, 3 * block)

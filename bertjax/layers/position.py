@@ -58,9 +58,9 @@ class Position(nn.Module):
         del positions
         return None
 
-    def bias(self, positions: Int[Array, "B L"]) -> Float[Array, "#B H L L"] | None:
-        """What is added to the scores."""
-        del positions
+    def bias(self, length: int) -> Float[Array, "H E"] | None:
+        """What is added to the scores of each head at each distance key - query, from 1 - length to length - 1."""
+        del length
         return None
 
     def relative(self, length: int) -> Float[Array, "E D"] | None:

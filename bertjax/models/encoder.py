@@ -39,7 +39,7 @@ class Encoder(nn.Module):
         context = Context(
             mask=allowed,
             positions=batch.positions,
-            bias=self.position.bias(batch.positions),
+            scores=self.position.bias(batch.tokens.shape[1]),
             relative=self.position.relative(batch.tokens.shape[1]),
         )
         x, states = self.stack(self.embedder(batch, train=train), context, train=train)

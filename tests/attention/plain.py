@@ -46,7 +46,7 @@ def run_layer(
     options: AttentionOptions,
     length: int,
     mask: AttentionMask | None = None,
-    bias: Any = None,
+    scores: Any = None,
     relative: Any = None,
     **changes: Any,
 ) -> Layer:
@@ -55,7 +55,7 @@ def run_layer(
     layer = make_attention(config, options, "attention")
     x = jnp.asarray(np.random.default_rng(length).standard_normal((3, length, config.width)), jnp.float32)
     positions = jnp.broadcast_to(jnp.arange(length)[None], (3, length))
-    context = Context(AttentionMask() if mask is None else mask, positions, bias, relative)
+    context = Context(AttentionMask() if mask is None else mask, positions, scores, relative)
     shapes = jax.eval_shape(lambda: layer.init(jax.random.key(0), x, context, train=False))["params"]
     parameters = draw_parameters(nn.unbox(shapes))
     apply = jax.jit(lambda p, x: layer.apply({"params": p}, x, context, train=False), compiler_options=FAST)
@@ -77,6 +77,13 @@ def dense(q: np.ndarray, k: np.ndarray, v: np.ndarray, allowed: np.ndarray, bias
     """Softmax attention under a matrix that broadcasts to [B H L M]."""
     weights = softmax(np.where(allowed, scores_of(q, k) + bias, -1e30))
     return np.einsum("bhlm,bmhk->blhk", weights, v)
+
+
+def bias_of(scores: np.ndarray) -> np.ndarray:
+    """The matrix [1 H L L] of scores [H 2L-1] by distance key - query."""
+    length = (scores.shape[1] + 1) // 2
+    index = np.arange(length)
+    return scores[:, index[None] - index[:, None] + length - 1][None]
 
 
 def near(length: int, half: int) -> np.ndarray:

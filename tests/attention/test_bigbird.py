@@ -8,7 +8,7 @@ import pytest
 
 from bertjax.attention.bigbird import BigBird, plan_of
 from tests.attention.battery import refusal
-from tests.attention.plain import dense, matrix, ragged, run_layer
+from tests.attention.plain import bias_of, dense, matrix, ragged, run_layer
 
 
 def seen_by(head: int, own: int, blocks: int, random: int, seed: int = 0) -> list[int]:
@@ -37,8 +37,8 @@ def test_plans_differ_by_head_and_seed_and_repeat() -> None:
 @pytest.mark.parametrize("packed", [False, True])
 def test_equals_a_masked_matrix(length: int, block: int, random: int, packed: bool) -> None:
     mask = ragged(length, packed)
-    bias = np.random.default_rng(1).standard_normal((1, 4, length, length)).astype(np.float32)
-    layer = run_layer(BigBird(block=block, random=random, seed=5), length, mask, jnp.asarray(bias))
+    scores = np.random.default_rng(1).standard_normal((4, 2 * length - 1)).astype(np.float32)
+    layer = run_layer(BigBird(block=block, random=random, seed=5), length, mask, jnp.asarray(scores))
     blocks = -(-length // block)
     allowed = np.zeros((4, length, length), bool)
     for head in range(4):
@@ -48,7 +48,7 @@ def test_equals_a_masked_matrix(length: int, block: int, random: int, packed: bo
             allowed[head, query] = np.isin(np.arange(length) // block, list(seen))
     assert random == 0 or blocks <= 2 or not allowed.all()
     q, k, v = (layer.project(name) for name in ("query", "key", "value"))
-    layer.check(dense(q, k, v, matrix(mask) & allowed[None], bias), np.asarray(mask.valid))
+    layer.check(dense(q, k, v, matrix(mask) & allowed[None], bias_of(scores)), np.asarray(mask.valid))
 
 
 def test_layers_take_turns_with_plans() -> None:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from bertjax.attention import check_attention
-from bertjax.attention.disentangled import Disentangled, by_pairs
+from bertjax.attention.base import by_pairs
+from bertjax.attention.disentangled import Disentangled
 from bertjax.layers.config import EncoderConfig
 from bertjax.layers.position import Relative, bucket
 from tests.attention.battery import refusal

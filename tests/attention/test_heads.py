@@ -1,15 +1,26 @@
-"""Talking heads, grouped queries and query-key normalisation against numpy."""
+"""Full attention, talking heads, grouped queries and query-key normalisation against numpy."""
 
 import math
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from bertjax.attention.grouped_query import GroupedQuery
 from bertjax.attention.qk_norm import QkNorm
 from bertjax.attention.talking_heads import TalkingHeads
+from bertjax.layers.config import Full
 from tests.attention.battery import refusal
-from tests.attention.plain import dense, matrix, ragged, run_layer, scores_of, softmax
+from tests.attention.plain import bias_of, dense, matrix, ragged, run_layer, scores_of, softmax
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_full_with_scores_by_distance(packed: bool) -> None:
+    mask = ragged(9, packed)
+    scores = np.random.default_rng(1).standard_normal((4, 17)).astype(np.float32)
+    layer = run_layer(Full(), 9, mask, jnp.asarray(scores))
+    q, k, v = (layer.project(name) for name in ("query", "key", "value"))
+    layer.check(dense(q, k, v, matrix(mask), bias_of(scores)), np.asarray(mask.valid))
 
 
 def test_talking_heads() -> None:

@@ -9,7 +9,7 @@ import pytest
 from bertjax.attention.longformer import Longformer
 from bertjax.layers.mask import AttentionMask
 from tests.attention.battery import refusal
-from tests.attention.plain import Layer, dense, matrix, near, ragged, run_layer
+from tests.attention.plain import Layer, bias_of, dense, matrix, near, ragged, run_layer
 
 
 def expected(
@@ -28,9 +28,11 @@ def expected(
 def test_the_first_tokens_of_documents_are_global(length: int, size: int, packed: bool) -> None:
     mask = ragged(length, packed)
     index = np.broadcast_to(np.arange(length), (3, length))
-    bias = np.random.default_rng(1).standard_normal((1, 4, length, length)).astype(np.float32)
-    layer = run_layer(Longformer(size, tokens=2, slots=5), length, mask, jnp.asarray(bias))
-    heads = expected(layer, mask, index < 2, size // 2, bias)  # run_layer counts positions through the row
+    scores = np.random.default_rng(1).standard_normal((4, 2 * length - 1)).astype(np.float32)
+    layer = run_layer(Longformer(size, tokens=2, slots=5), length, mask, jnp.asarray(scores))
+    heads = expected(
+        layer, mask, index < 2, size // 2, bias_of(scores)
+    )  # run_layer counts positions through the row
     layer.check(heads, np.asarray(mask.valid))
 
 
