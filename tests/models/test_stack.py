@@ -16,7 +16,7 @@ BATCH = make_batch()
 
 
 @dataclasses.dataclass(frozen=True)
-class Loud(AttentionOptions):
+class Loud(Full):
     """Full attention times a factor: layers that differ and have equal parameters."""
 
     factor: float = 2.0
@@ -40,12 +40,12 @@ class DistinctFirst(AttentionOptions):
     """One loud layer, then full ones."""
 
     def layout(self, layers: int) -> Layout:
-        return runs([Loud(3.0)] + [Full()] * (layers - 1))
+        return runs([Loud(factor=3.0)] + [Full()] * (layers - 1))
 
 
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):
-    monkeypatch.setitem(attention.ATTENTIONS, "loud", Variant(Loud(), LoudAttention))
+    monkeypatch.setitem(attention.ATTENTIONS, "loud", Variant(Loud(), LoudAttention, parameters=0))
 
 
 def test_layouts():
@@ -54,7 +54,7 @@ def test_layouts():
     assert Alternating().layout(6) == (((full, loud), 3),)
     assert Alternating().layout(5) == (((full, loud), 2), ((full,), 1))
     assert Alternating().layout(1) == (((full,), 1),)
-    assert DistinctFirst().layout(4) == (((Loud(3.0),), 1), ((full,), 3))
+    assert DistinctFirst().layout(4) == (((Loud(factor=3.0),), 1), ((full,), 3))
 
 
 def one_by_one(params, config, x_params):
