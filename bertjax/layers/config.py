@@ -1,8 +1,8 @@
 """What every encoder has: sizes, switches, and the options of its exchangeable parts.
 
-An option that belongs to one variant lives in that variant's own dataclass: `EncoderConfig.attention` holds an
-`AttentionOptions`, `EncoderConfig.position` a `PositionOptions`. The subclasses are in `attention/` and in
-`layers/position.py`, each beside the code that it steers.
+An option that belongs to one variant lives in that variant's own dataclass:
+`EncoderConfig.attention` holds an `AttentionOptions`, `EncoderConfig.position` a `PositionOptions`.
+The subclasses are in `attention/` and in `layers/position.py`, each beside the code that it steers.
 """
 
 import dataclasses
@@ -18,11 +18,11 @@ class AttentionOptions:
     """Base of every attention variant's options."""
 
     def period(self) -> "tuple[AttentionOptions, ...]":
-        """The options of consecutive layers, repeated over the depth; most variants treat all layers alike."""
+        """The options of consecutive layers, repeated over the depth; most variants have one kind of layer."""
         return (self,)
 
     def layout(self, layers: int) -> "Layout":
-        """The options of every layer, as groups: a variant with a pattern that does not repeat overrides this.
+        """The options of every layer, in groups; a variant whose pattern does not repeat overrides this.
 
         What the depth leaves of a period that does not divide it is a group of its own.
         """
@@ -56,7 +56,7 @@ class Full(AttentionOptions):
     """Softmax attention of every token to every token."""
 
     backend: Backend = "auto"
-    """Implementation: the fused kernel of the platform where it can do what is asked, or always the one named."""
+    """Implementation: the fused kernel of the platform where it can do it, or always the one named."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +81,7 @@ class EncoderConfig:
     vocab: int = 30522
     """Tokens in the vocabulary."""
     vocab_multiple: int = 128
-    """The embedding has rows up to the next multiple of this, so that it tiles and shards; the extra rows are never predicted."""
+    """The embedding has rows up to the next multiple of this, so that it shards; none is predicted."""
     max_length: int = 512
     """Longest row that the position table serves."""
     types: int = 2
@@ -91,7 +91,7 @@ class EncoderConfig:
     position: PositionOptions = Learned()
     """How tokens know where they are."""
     block: Literal["post", "pre"] = "post"
-    """Where the norm stands: after each residual sum (BERT) or before each branch, with one more at the end."""
+    """Where the norm stands: after each residual sum (BERT), or before each branch and at the end."""
     norm_epsilon: float = 1e-12
     """Added to the variance in every norm."""
     activation: Literal["gelu", "gelu_tanh", "relu"] = "gelu"
@@ -107,7 +107,7 @@ class EncoderConfig:
     scan: bool = False
     """Compile one block and loop over it: compile time independent of depth, slightly slower steps."""
     remat: Literal["none", "block", "dots"] = "none"
-    """What the backward pass computes again: nothing, whole blocks, or all but the outputs of matrix products."""
+    """What the backward pass computes again: nothing, whole blocks, or all but matrix products."""
 
     def __post_init__(self) -> None:
         """Refuses sizes that contradict each other."""

@@ -1,10 +1,11 @@
-"""The matrix product of every layer: half-precision inputs, float32 sums, in the forward pass and in both backward ones.
+"""The matrix product of every layer: half-precision inputs, float32 sums, forward and backward.
 
     y = einsum(subscripts, x, kernel) + bias
 
-Flax's own `dtype=bfloat16` gives a product whose *output* is bfloat16; on CPUs that runs no faster than float32,
-and everywhere the gradient of the kernel is rounded before it is summed over shards. Here all three products take
-inputs of the compute dtype and accumulate in float32, and the kernel's gradient stays float32.
+Flax's own `dtype=bfloat16` gives a product whose *output* is bfloat16; on CPUs that runs no faster
+than float32, and everywhere the gradient of the kernel is rounded before it is summed over shards.
+Here all three products take inputs of the compute dtype and accumulate in float32, and the kernel's
+gradient stays float32.
 """
 
 import functools
@@ -20,7 +21,7 @@ from bertjax.types import Array
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3))
 def einsum(subscripts: str, x: Array, kernel: Array, dtype: jnp.dtype) -> Array:
-    """The product in `dtype`, summed in float32. Every letter of an operand must be in the other or in the result."""
+    """The product in `dtype`, summed in float32; a letter of one operand is in the other or in the result."""
     return _product(subscripts, x, kernel, dtype).astype(dtype)
 
 
@@ -47,7 +48,7 @@ einsum.defvjp(_forward, _backward)
 
 
 class Einsum(nn.Module):
-    """A dense layer over any axes: the kernel's shape and the names of its axes are declared where it is used."""
+    """A dense layer over any axes: who uses it declares the kernel's shape and the names of its axes."""
 
     subscripts: str
     shape: tuple[int, ...]
@@ -74,5 +75,5 @@ class Einsum(nn.Module):
 
 
 def kernel_init(std: float) -> Callable[..., jax.Array]:
-    """BERT's initialiser: a normal cut at two standard deviations (and, as there, not rescaled after the cut)."""
+    """BERT's initialiser: a normal cut at two standard deviations (as there, not rescaled after the cut)."""
     return nn.initializers.truncated_normal(std)

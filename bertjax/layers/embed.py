@@ -1,4 +1,7 @@
-"""The input of the first block: x = dropout(norm(token[t] + position[p] + type[s])) (BERT, 1810.04805, Figure 2)."""
+"""The input of the first block (BERT, 1810.04805, Figure 2).
+
+    x = dropout(norm(token[t] + position[p] + type[s]))
+"""
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +33,7 @@ class Embedder(nn.Module):
     def __call__(self, batch: Batch, *, train: bool) -> Float[Array, "B L D"]:
         """The sum, normalised, with dropout."""
         x = jnp.take(self.tokens, batch.tokens, axis=0, mode="clip")
-        # A product with one-hot rows: its gradient is a product too, where a gather's would be a scatter into two rows.
+        # A product with one-hot rows: so is its gradient, where a gather's would scatter into two rows.
         x = x + jax.nn.one_hot(batch.types, self.config.types, dtype=x.dtype) @ self.types
         place = self.position.embed(batch.positions)
         x = x if place is None else x + place

@@ -26,7 +26,7 @@ def gather(hidden: Float[Array, "B L D"], where: Int[Array, "B S"]) -> Float[Arr
 
 
 class MaskedLmHead(nn.Module):
-    """Logits over the vocabulary at the positions that `batch.targets[task]["positions"]` names, or at all."""
+    """Logits over the vocabulary, where `batch.targets[task]["positions"]` says or everywhere."""
 
     config: EncoderConfig
     task: str

@@ -1,4 +1,4 @@
-"""Published sizes as data (Turc et al., 1908.08962, and BERT, 1810.04805; the table of google-research/bert)."""
+"""Published sizes as data (BERT, 1810.04805, and Turc et al., 1908.08962)."""
 
 from bertjax.layers.config import EncoderConfig
 

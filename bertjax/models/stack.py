@@ -1,9 +1,10 @@
 """All layers of an encoder, in groups that repeat a pattern.
 
-`AttentionOptions.layout(layers)` names the groups: each is a period of consecutive layers, which may differ, and a
-number of repeats. With `scan` a group is one compiled loop over its periods with stacked parameters (`layers`),
-so that compile time does not grow with depth; without it the periods are unrolled (`layers_0`, `layers_1`, ...).
-`models/stacking.py` turns the parameters of one into those of the other.
+`AttentionOptions.layout(layers)` names the groups: each is a period of consecutive layers, which
+may differ, and a number of repeats. With `scan` a group is one compiled loop over its periods with
+stacked parameters (`layers`), so that compile time does not grow with depth; without it the periods
+are unrolled (`layers_0`, `layers_1`, ...). `models/stacking.py` turns the parameters of one into
+those of the other.
 """
 
 from typing import Any
@@ -56,7 +57,7 @@ class Group(nn.Module):
         c = self.config
         module: Any = Period
         if c.remat != "none":
-            # Static arguments are counted with self: the third is `train`. Inside a scan nothing can be merged away.
+            # Static arguments are counted with self: the third is `train`.
             module = nn.remat(
                 module, policy=REMAT_POLICIES[c.remat], static_argnums=(3,), prevent_cse=not c.scan
             )
