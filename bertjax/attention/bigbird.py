@@ -9,8 +9,8 @@ with too few blocks to draw from sees them all.
 
 The random blocks are drawn by numpy from (seed, head, number of blocks), once for each of `plans` layers in turn, so
 that they cost no state and are the same in every run. Deviations: the paper redraws nothing either, but every layer
-has a plan of its own there; ours repeat after `plans` layers, so that layers can be scanned. With packed documents a
-block sees only its own document inside the blocks that the plan names. Attention dropout is as in full attention.
+has a plan of its own there; ours repeat after `plans` layers, so that layers can be scanned. With packed documents
+a block sees only its own document inside the blocks that the plan names.
 """
 
 import dataclasses
@@ -156,6 +156,9 @@ def plan_of(blocks: int, heads: int, random: int, seed: int) -> tuple[np.ndarray
 
 def gather_blocks(x: Float[Array, "B blocks block H K"], index: np.ndarray) -> Float[Array, "B H blocks t K"]:
     """The blocks that each head's plan names, joined."""
-    one_head = lambda rows, plan: rows[:, plan]  # [B blocks block K], [blocks W] -> [B blocks W block K]
+
+    def one_head(rows: jax.Array, plan: jax.Array) -> jax.Array:  # [B n s K], [n W] -> [B n W s K]
+        return rows[:, plan]
+
     y = jax.vmap(one_head, in_axes=(3, 0), out_axes=1)(x, jnp.asarray(index))
     return y.reshape(*y.shape[:3], -1, y.shape[-1])

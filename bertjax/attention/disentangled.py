@@ -1,4 +1,4 @@
-"""Disentangled attention: content and relative position are two vectors, and meet in three products (DeBERTa, 2006.03654).
+"""Disentangled attention: content and relative position meet in three products (DeBERTa, 2006.03654).
 
     A_ij = (q_i · k_j  +  q_i · k'_δ(i,j)  +  k_j · q'_δ(i,j)) / sqrt(3 K)
             content       content to position   position to content
@@ -9,9 +9,9 @@ Cost: full attention with two more products of L x 2L per head: O(L² D) time, O
 and its norm belong to the position scheme (model.position=relative), which names a vector for each distance; each
 product with it is turned from [query, distance] to [query, key] by a shift of memory, not by a gather.
 
-`share` takes the content's projections for R too (v2 and v3); otherwise R has projections of its own (v1). As in the
-published code, and unlike the formula of the paper, both terms read the distance i - j. The divisor counts the terms that
-are in use. Attention dropout is as in full attention, and R has the dropout of the residual stream, drawn in each layer.
+`share` takes the content's projections for R too (v2 and v3); otherwise R has projections of its own (v1). As in
+the published code, and unlike the formula of the paper, both terms read the distance i - j. The divisor counts the
+terms that are in use. R has the dropout of the residual stream, drawn anew in each layer.
 """
 
 import dataclasses

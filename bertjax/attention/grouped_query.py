@@ -1,4 +1,4 @@
-"""Grouped-query attention: several heads of queries share one head of keys and values (2305.13245; one group: 1911.02150).
+"""Grouped-query attention: heads share keys and values (2305.13245; multi-query, 1911.02150, is one group).
 
     head h:  softmax(q_h kᵀ_g / sqrt(K)) v_g,     g = h // (H / groups)
 

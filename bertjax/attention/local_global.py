@@ -1,4 +1,4 @@
-"""Local and global layers in turn: one layer of full attention, then every - 1 of sliding window (ModernBERT, 2412.13663).
+"""Local and global layers in turn: full attention, then sliding windows (ModernBERT, 2412.13663).
 
     layer l:  full attention                 if l mod every = 0
               window of `size`, RoPE base local_base   otherwise

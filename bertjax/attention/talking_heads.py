@@ -1,4 +1,4 @@
-"""Talking heads: the heads exchange their scores before the softmax and their weights after it (Shazeer et al., 2003.02436).
+"""Talking heads: heads exchange scores before the softmax, weights after it (Shazeer et al., 2003.02436).
 
     A = q kᵀ / sqrt(K),   W = softmax(Σ_h A_h P_hg),   U = Σ_g W_g Q_gh,   y = U v
 
