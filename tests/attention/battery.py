@@ -27,7 +27,7 @@ from bertjax.attention import (
 from bertjax.attention.base import Context
 from bertjax.layers.config import EncoderConfig, Full, Learned
 from bertjax.layers.mask import AttentionMask
-from bertjax.layers.position import Relative
+from bertjax.layers.position.relative import Relative
 from bertjax.models.encoder import Encoder
 from bertjax.models.stacking import stack_layers, unstack_layers
 from bertjax.types import Batch, Tree

@@ -10,7 +10,7 @@ from bertjax.attention import check_attention
 from bertjax.attention.base import by_pairs
 from bertjax.attention.disentangled import Disentangled
 from bertjax.layers.config import EncoderConfig
-from bertjax.layers.position import Relative, bucket
+from bertjax.layers.position.relative import Relative, bucket
 from tests.attention.battery import refusal
 from tests.attention.plain import matrix, ragged, run_layer, softmax
 

@@ -9,7 +9,7 @@ from bertjax.attention.base import Context
 from bertjax.attention.disentangled import Disentangled
 from bertjax.layers.config import EncoderConfig
 from bertjax.layers.mask import AttentionMask
-from bertjax.layers.position import Relative, RelativePosition, bucket
+from bertjax.layers.position.relative import Relative, RelativePosition, bucket
 from tests.parity.weights import array, no_output, shake, to_heads
 
 
