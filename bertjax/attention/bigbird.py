@@ -157,7 +157,7 @@ def plan_of(blocks: int, heads: int, random: int, seed: int) -> tuple[np.ndarray
 def gather_blocks(x: Float[Array, "B blocks block H K"], index: np.ndarray) -> Float[Array, "B H blocks t K"]:
     """The blocks that each head's plan names, joined."""
 
-    def one_head(rows: jax.Array, plan: jax.Array) -> jax.Array:  # [B n s K], [n W] -> [B n W s K]
+    def one_head(rows: Array, plan: Array) -> Array:  # [B n s K], [n W] -> [B n W s K]
         return rows[:, plan]
 
     y = jax.vmap(one_head, in_axes=(3, 0), out_axes=1)(x, jnp.asarray(index))

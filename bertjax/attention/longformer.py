@@ -20,7 +20,7 @@ from flax import linen as nn
 
 from bertjax.attention.base import Attention, Context
 from bertjax.attention.full import FORBIDDEN, normalise
-from bertjax.attention.window import band_index, band_scores, band_values
+from bertjax.attention.window import band_index, band_scores, band_values, to_blocks
 from bertjax.layers.config import AttentionOptions
 from bertjax.layers.dropout import Dropout
 from bertjax.layers.mask import AttentionMask
@@ -95,27 +95,24 @@ class LongformerAttention(Attention):
     ) -> Float[Array, "B L H K"]:
         """What every token gathers from its window and from the global tokens."""
         length, dtype, mask = q.shape[1], q.dtype, context.mask
-        block = min(max(self.options.size // 2, 1), length)
+        block = min(self.options.size // 2, length)
         queries, keys = band_index(length, block)
         # A global key has its column among the global ones, so it must not count once more inside the band.
         once = dataclasses.replace(mask, globals=None, valid=rest_of(mask))
-        allowed = once.pairs(queries, keys)[:, :, None]
-        band = jnp.where(allowed & (keys < length)[:, :, None], band_scores(q, k, block), FORBIDDEN)
+        band_allowed = once.pairs(queries, keys) & (keys < length)
+        every = jnp.arange(length)[None, :, None]
+        wide_allowed = mask.pairs(every, where[:, None, :]) & used[:, None, :]
+
+        band = band_scores(q, k, block)
         few_k, few_v = take_tokens(k, where), take_tokens(v, where)
-        wide = jnp.einsum("blhk,bshk->blhs", q, few_k, preferred_element_type=jnp.float32)
+        wide: Array = jnp.einsum("blhk,bshk->blhs", q, few_k, preferred_element_type=jnp.float32)
         wide = wide / math.sqrt(q.shape[-1])
-        reach = mask.pairs(jnp.arange(length)[None, :, None], where[:, None, :]) & used[:, None, :]
         if context.scores is not None:
-            near = context.bias_at((keys - queries)[0, 0])[None, None]
-            band = jnp.where(band > FORBIDDEN, band + near, band)
-            far = context.bias_at(where[:, None, :] - jnp.arange(length)[None, :, None])
-            wide = wide + far.transpose(1, 2, 0, 3)
-        wide = jnp.where(reach[:, :, None, :], wide, FORBIDDEN)
-        blocks = band.shape[1]
-        wide = jnp.pad(wide, ((0, 0), (0, blocks * block - length), (0, 0), (0, 0)))
-        wide = wide.reshape(wide.shape[0], blocks, block, *wide.shape[2:]).transpose(0, 1, 3, 2, 4)
-        weights = jax.nn.softmax(jnp.concatenate([band, wide], axis=-1), axis=-1).astype(dtype)
-        weights = Dropout(self.config.attention_dropout)(weights, train=train)
+            band = band + context.bias_at((keys - queries)[0, 0])[None, None]
+            wide = wide + context.bias_at(where[:, None, :] - every).transpose(1, 2, 0, 3)
+        wide = to_blocks(jnp.where(wide_allowed[:, :, None, :], wide, FORBIDDEN), block).swapaxes(2, 3)
+        both = jnp.concatenate([jnp.where(band_allowed[:, :, None], band, FORBIDDEN), wide], axis=-1)
+        weights = Dropout(self.config.attention_dropout)(jax.nn.softmax(both).astype(dtype), train=train)
         near, far = weights[..., : 3 * block], weights[..., 3 * block :]
         y = jnp.einsum("bnhst,bthk->bnshk", far, few_v, preferred_element_type=jnp.float32)
         y = y.reshape(y.shape[0], -1, *y.shape[3:])[:, :length]
@@ -128,7 +125,7 @@ class LongformerAttention(Attention):
         few = jnp.take_along_axis(x, where[:, :, None], axis=1)
         places = jnp.take_along_axis(context.positions, where, axis=1)
         c = self.config
-        q = self.rotate(self.project_few(few), places)
+        q = self.rotate(self.project(few, "global_query"), places)
         k = self.rotate(self.project(x, "global_key"), context.positions)
         v = self.project(x, "global_value")
         scores = jnp.einsum("bshk,bmhk->bhsm", q, k, preferred_element_type=jnp.float32)
@@ -140,10 +137,6 @@ class LongformerAttention(Attention):
         weights = normalise(scores, allowed[:, None]).astype(c.compute)
         weights = Dropout(c.attention_dropout)(weights, train=train)
         return jnp.einsum("bhsm,bmhk->bshk", weights, v, preferred_element_type=jnp.float32).astype(c.compute)
-
-    def project_few(self, x: Float[Array, "B S D"]) -> Float[Array, "B S H K"]:
-        """Queries of the global tokens: so few that every device of `sequence` has them all."""
-        return self.project(x, "global_query")
 
 
 def first_true(chosen: Bool[Array, "B L"], number: int) -> tuple[Int[Array, "B S"], Bool[Array, "B S"]]:
