@@ -89,6 +89,8 @@ class MeshConfig:
 
 # The preset in force. A user context is part of jit's cache key: other rules, another compilation.
 _active_rules = jax.make_user_context(default_value=None)
+# Kind of the devices in force (an abstract mesh tells it on the newest versions of jax only).
+_active_platform = jax.make_user_context(default_value=None)
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
@@ -131,7 +133,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
 @contextlib.contextmanager
 def activate(mesh: Mesh, rules: str) -> Iterator[None]:
     """Puts mesh and rules in force for everything traced inside."""
-    with jax.set_mesh(mesh), _active_rules(rules):
+    with jax.set_mesh(mesh), _active_rules(rules), _active_platform(mesh.devices.flat[0].platform):
         yield
 
 
@@ -170,8 +172,7 @@ def shard(x: Array, *names: str | None) -> jax.Array:
 
 def platform() -> str:
     """What the traced code will run on (cpu, gpu, tpu): the active mesh's devices, else the default backend's."""
-    device = jax.sharding.get_abstract_mesh().abstract_device if _active_rules.value else None
-    return device.platform if device is not None else jax.default_backend()
+    return _active_platform.value or jax.default_backend()
 
 
 def parts(name: str) -> int:
