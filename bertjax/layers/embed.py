@@ -1,6 +1,6 @@
 """The input of the first block (BERT, 1810.04805, Figure 2).
 
-    x = dropout(norm(token[t] + position[p] + type[s]))
+x = dropout(norm(token[t] + position[p] + type[s]))
 """
 
 import jax
