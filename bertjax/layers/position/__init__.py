@@ -20,7 +20,21 @@ from bertjax.layers.position.sinusoidal import Sinusoidal, SinusoidalPosition
 from bertjax.layers.position.t5 import T5, T5Position
 from bertjax.types import Array, Float, Int
 
-__all__ = ["POSITIONS", "Position", "PositionOptions", "Scheme", "rotate", "scheme_of"]
+__all__ = [
+    "POSITIONS",
+    "T5",
+    "Alibi",
+    "Learned",
+    "NoPosition",
+    "Position",
+    "PositionOptions",
+    "Relative",
+    "Rope",
+    "Scheme",
+    "Sinusoidal",
+    "rotate",
+    "scheme_of",
+]
 
 POSITIONS: dict[str, Scheme] = {
     "learned": Scheme(Learned(), LearnedPosition),
