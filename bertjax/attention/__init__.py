@@ -60,7 +60,11 @@ ATTENTIONS: dict[str, Variant] = {
         adapt=_with_global_projections,
     ),
     "bigbird": Variant(
-        BigBird(), BigBirdAttention, 2_362_368, BigBird(1, 1), exact=lambda c: BigBird(1, random=c.max_length)
+        BigBird(),
+        BigBirdAttention,
+        2_362_368,
+        BigBird(1, 1, plans=1),
+        exact=lambda c: BigBird(1, random=c.max_length, plans=1),
     ),
     "talking_heads": Variant(
         TalkingHeads(), TalkingHeadsAttention, 2_362_656, exact=lambda c: TalkingHeads(), adapt=_silent_heads

@@ -37,8 +37,8 @@ class BigBird(AttentionOptions):
     """Tokens of one block."""
     random: int = 3
     """Random blocks that each block of queries sees."""
-    plans: int = 1
-    """Layers after which the random blocks repeat; model.layers is a multiple of it."""
+    plans: int = 4
+    """Layers after which the random blocks repeat; under model.scan, as many blocks are compiled."""
     seed: int = 0
     """Which random blocks are drawn."""
 

@@ -47,7 +47,7 @@ def cost(options: AttentionOptions, length: int) -> np.ndarray:
     [
         (Window(32), 1.0),
         (Longformer(32, slots=4), 1.0),
-        (BigBird(block=16, random=1), 1.0),
+        (BigBird(block=16, random=1, plans=1), 1.0),
         (Full(), 2.0),
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, float) else "",
