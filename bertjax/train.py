@@ -25,7 +25,7 @@ from jax.sharding import Mesh
 from bertjax import metrics as metrics_lib
 from bertjax import sharding, tasks
 from bertjax.checkpoint import Checkpoints
-from bertjax.config import Config, check, claim, open_rows
+from bertjax.config import Config, TrainConfig, check, claim, open_rows
 from bertjax.data.corpus import Vocabulary
 from bertjax.data.loader import Loader, abstract_batch
 from bertjax.data.prefetch import prefetch
@@ -81,6 +81,7 @@ def build(config: Config, vocabulary: Vocabulary, devices: Any = None) -> Progra
             f"set model.vocab={vocabulary.size}"
         )
     mesh, rules = sharding.make_mesh(config.mesh, devices), config.mesh.rules
+    check_batch(config.train, mesh)
     heads = {name: head for task in config.tasks for name, head in task.heads(config.model).items()}
     network = Network(config.model, heads)
     with sharding.activate(mesh, rules):
@@ -99,6 +100,19 @@ def build(config: Config, vocabulary: Vocabulary, devices: Any = None) -> Progra
         opt_state=jax.tree.map(place, opt_state, like),
     )
     return Program(config, mesh, vocabulary, network, optimizer, batch, state)
+
+
+def check_batch(train: TrainConfig, mesh: Mesh) -> None:
+    """Refuses a batch that does not divide into equal parts."""
+    replicas = mesh.shape["data"] * mesh.shape["fsdp"]
+    unit = replicas * train.microbatches
+    if train.batch_size % unit:
+        below = train.batch_size // unit * unit
+        fitting = " or ".join(str(size) for size in (below, below + unit) if size)
+        raise ValueError(
+            f"train.batch_size={train.batch_size} does not divide into train.microbatches={train.microbatches} "
+            f"over the {replicas} replicas of the mesh (data*fsdp): set train.batch_size={fitting}"
+        )
 
 
 def _init(network: Network, config: Config, vocabulary: Vocabulary) -> Callable[..., Tree]:
@@ -168,8 +182,8 @@ def make_train_step(program: Program) -> Any:
         metrics = {
             **metrics,
             **_workload(config, batch),
-            "gradient_norm": (optax.global_norm(grads), one),
-            "parameter_norm": (optax.global_norm(params), one),
+            "gradient_norm": (optax.tree.norm(grads), one),
+            "parameter_norm": (optax.tree.norm(params), one),
             "learning_rate": (rate(state.step), one),
         }
         return TrainState(step=state.step + 1, params=params, opt_state=opt_state), metrics
