@@ -57,7 +57,8 @@ class LearnedPosition(Position):
                 f"rows of {positions.shape[1]} tokens are longer than the position table: "
                 f"model.max_length={self.config.max_length}"
             )
-        return jnp.take(self.table, positions, axis=0, mode="clip")
+        table = sharding.shard(self.table, None, "act_width")  # whole, as the token table in embed.py
+        return jnp.take(table, positions, axis=0, mode="clip")
 
 
 Rotate = Callable[[Any, Array, Array], Array]
