@@ -14,15 +14,19 @@ import json
 import os
 import pathlib
 import shutil
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
 from bertjax.models.stacking import stack_layers, unstack_layers
 from bertjax.types import TrainState, Tree
+
+_TEMPORARY = "orbax-checkpoint-tmp"  # in the name of a step that Orbax has begun to write
 
 
 class Checkpoints:
@@ -33,83 +37,139 @@ class Checkpoints:
         self.folder = pathlib.Path(workdir).resolve() / "checkpoints"
         self.seals = self.folder / "seals"
         self.keep = keep
-        self._manager: ocp.CheckpointManager | None = None
+        self._writer: ocp.AsyncCheckpointer | None = None
+        self._thread: threading.Thread | None = None
+        self._failure: BaseException | None = None
 
     # ------------------------------------------------------------------------------------------ write
 
     def save(self, state: TrainState) -> None:
         """Starts to write a state; returns when it is safe to change it."""
+        self.wait()
         step = int(state.step)
-        if self._manager is None:
-            self._manager = self._open()
         items = {
             "params": ocp.args.StandardSave(state.params),
             "optimizer": ocp.args.StandardSave({"step": state.step, "state": _plain(state.opt_state)}),
         }
-        with _disk(self.folder):
-            self._manager.save(step, args=ocp.args.Composite(**items), force=True)
+        with self._disk():
+            if self._writer is None:
+                self._writer = self._open()
+            self._writer.save(self.folder / str(step), args=ocp.args.Composite(**items), force=True)
+        self._thread = threading.Thread(target=self._finish, args=(step,), name="seal")
+        self._thread.start()
 
     def wait(self) -> None:
         """Blocks until everything is on disk and sealed; a failed write is raised here."""
-        if self._manager is not None:
-            with _disk(self.folder):
-                self._manager.wait_until_finished()
-            self._seal()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            with self._disk():
+                raise failure
 
     def close(self) -> None:
         """Waits and lets go."""
-        self.wait()
-        if self._manager is not None:
-            self._manager.close()
-            self._manager = None
+        try:
+            self.wait()
+        finally:
+            if self._writer is not None:
+                self._writer.close()
+                self._writer = None
 
-    def _open(self) -> ocp.CheckpointManager:
+    def _open(self) -> ocp.AsyncCheckpointer:
         if jax.process_index() == 0:
+            self.seals.mkdir(parents=True, exist_ok=True)
             self._clear_untrusted()
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=self.keep,
-            cleanup_tmp_directories=True,
-            async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
-        )
-        self.folder.mkdir(parents=True, exist_ok=True)
-        return ocp.CheckpointManager(self.folder, options=options)
+        return ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
+
+    def _clear_unfinished(self) -> None:
+        """Removes what was not written to its end."""
+        for partial in (*self.folder.glob(f"*{_TEMPORARY}*"), *self.seals.glob("*.partial")):
+            shutil.rmtree(partial, ignore_errors=True) if partial.is_dir() else partial.unlink(
+                missing_ok=True
+            )
+        for step in self._steps():
+            if not (self.seals / f"{step}.json").exists():
+                self._remove(step)
 
     def _clear_untrusted(self) -> None:
-        """Removes steps without a seal that holds: Orbax would refuse to write them again."""
+        """Removes what is half written or damaged: it would count as one of those to keep."""
+        self._clear_unfinished()
         for step in self._steps():
             if not self.verify(step):
-                shutil.rmtree(self.folder / str(step), ignore_errors=True)
-                (self.seals / f"{step}.json").unlink(missing_ok=True)
+                self._remove(step)
 
-    def _seal(self) -> None:
-        """Seals every committed step that has no seal yet, and drops the seals of steps that are gone."""
-        if jax.process_index() != 0:
-            return
-        self.seals.mkdir(parents=True, exist_ok=True)
-        steps = self._steps()
-        for step in steps:
-            seal = self.seals / f"{step}.json"
-            if not seal.exists():
-                partial = seal.with_suffix(".partial")
+    def _finish(self, step: int) -> None:
+        """In the background: when the step is committed, seals it, and only then removes the oldest ones."""
+        assert self._writer is not None
+        try:
+            self._writer.wait_until_finished()
+            if jax.process_index() == 0:
+                partial = self.seals / f"{step}.partial"
                 partial.write_text(json.dumps(_contents(self.folder / str(step)), indent=0))
-                os.replace(partial, seal)
-        for seal in self.seals.glob("*.json"):
-            if int(seal.stem) not in steps:
-                seal.unlink(missing_ok=True)
+                os.replace(partial, self.seals / f"{step}.json")
+                for old in self._steps()[: -self.keep]:
+                    self._remove(old)
+        except BaseException as error:  # of any kind: `wait` raises it in the thread that trains
+            self._failure = error
+
+    def _remove(self, step: int) -> None:
+        (self.seals / f"{step}.json").unlink(missing_ok=True)  # first, so that a half-removed step has none
+        shutil.rmtree(self.folder / str(step), ignore_errors=True)
+
+    @contextlib.contextmanager
+    def _disk(self) -> Iterator[None]:
+        """Turns what Orbax raises on a full disk into one line, and makes room: what is half written goes."""
+        try:
+            yield
+        except Exception as error:
+            text = f"{error!r} {error.__cause__!r}"
+            if not any(
+                sign in text for sign in ("No space left", "RESOURCE_EXHAUSTED", "ENOSPC", "Disk quota")
+            ):
+                raise
+            if jax.process_index() == 0:
+                self._clear_unfinished()
+            free = shutil.disk_usage(self.folder).free
+            raise ValueError(
+                f"no space left for a checkpoint in {self.folder} ({free / 1e6:.0f} MB free): "
+                f"free some, or set train.keep=1; the run resumes from its last whole checkpoint"
+            ) from error
 
     # ------------------------------------------------------------------------------------------ read
 
     def latest(self) -> int | None:
         """The newest step that is whole and unchanged; None if there is none."""
-        return next((step for step in reversed(self._steps()) if self.verify(step)), None)
+        return self.survey()[0]
+
+    def survey(self) -> tuple[int | None, list[str]]:
+        """The newest step to be trusted, and what is wrong with each that is newer; the same in all processes."""
+        found, faults = 0, []
+        if jax.process_index() == 0:
+            for step in reversed(self._steps()):
+                fault = self.fault(step)
+                if fault is None:
+                    found = step
+                    break
+                faults.append(f"step {step} {fault}")
+        if jax.process_count() > 1:  # another host may not see the newest files yet
+            found = int(multihost_utils.broadcast_one_to_all(np.int32(found)))
+        return found or None, faults
 
     def verify(self, step: int) -> bool:
         """Whether a step is sealed and every byte of it is what was sealed."""
+        return self.fault(step) is None
+
+    def fault(self, step: int) -> str | None:
+        """Why a step is not to be trusted; None if it is."""
         try:
             sealed = json.loads((self.seals / f"{step}.json").read_text())
         except (OSError, ValueError):
-            return False
-        return sealed == _contents(self.folder / str(step))
+            return "was not written to its end"
+        found = _contents(self.folder / str(step))
+        changed = sorted(name for name in {*sealed, *found} if sealed.get(name) != found.get(name))
+        return f"is damaged ({changed[0]} has changed)" if changed else None
 
     def restore(self, step: int, like: TrainState) -> TrainState:
         """A state in the shapes, dtypes and shardings of `like`, whose stack may be scanned or not."""
@@ -190,21 +250,3 @@ def _contents(folder: pathlib.Path) -> dict[str, Any]:
                 sum256 = hashlib.file_digest(file, "sha256").hexdigest()
             found[str(path.relative_to(folder))] = [path.stat().st_size, sum256]
     return found
-
-
-@contextlib.contextmanager
-def _disk(folder: pathlib.Path) -> Iterator[None]:
-    """Turns what Orbax raises on a full disk into one line, and removes the half-written step."""
-    try:
-        yield
-    except Exception as error:
-        text = f"{error!r} {error.__cause__!r}"
-        if not any(sign in text for sign in ("No space left", "RESOURCE_EXHAUSTED", "ENOSPC", "Disk quota")):
-            raise
-        for partial in folder.glob("*orbax-checkpoint-tmp*"):
-            shutil.rmtree(partial, ignore_errors=True)
-        free = shutil.disk_usage(folder if folder.exists() else folder.parent.parent).free
-        raise ValueError(
-            f"no space left for a checkpoint in {folder} ({free / 1e6:.0f} MB free): "
-            f"free some, or set train.keep=1; the run resumes from its last whole checkpoint"
-        ) from error

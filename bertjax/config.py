@@ -2,10 +2,13 @@
 
 import dataclasses
 import json
+import math
 import os
 import pathlib
 import shutil
 from typing import Any
+
+import jax
 
 from bertjax import settings
 from bertjax.attention import ATTENTIONS
@@ -96,21 +99,19 @@ def check(config: Config) -> None:
     train, data = config.train, config.data
     if not config.tasks:
         raise ValueError(f"tasks is empty: choose from {', '.join(TASKS)}")
-    if train.batch_size % train.microbatches:
+    for field in dataclasses.fields(train):
+        value, optional = getattr(train, field.name), field.name == "eval_every"
+        if field.name != "seed" and value is not None and value < 1:
+            off = ", or none for never" if optional else ""
+            raise ValueError(f"train.{field.name}={value} must be at least 1{off}")
+    optim = config.optim
+    if optim.warmup_steps < 0 or not 0 <= optim.learning_rate < math.inf:
         raise ValueError(
-            f"train.batch_size={train.batch_size} does not divide into {train.microbatches} microbatches"
+            f"optim.learning_rate={optim.learning_rate} and optim.warmup_steps={optim.warmup_steps} "
+            f"must not be negative; BERT has 1e-4 and 10000"
         )
-    for name in (
-        "steps",
-        "batch_size",
-        "microbatches",
-        "log_every",
-        "eval_batches",
-        "checkpoint_every",
-        "keep",
-    ):
-        if getattr(train, name) < 1:
-            raise ValueError(f"train.{name}={getattr(train, name)} must be at least 1")
+    if optim.clip_norm is not None and optim.clip_norm <= 0:
+        raise ValueError(f"optim.clip_norm={optim.clip_norm} must be above 0, or none for no clipping")
     if any(isinstance(task, Nsp) for task in config.tasks):
         if getattr(data.format, "negatives", None) != "random":
             kind = settings.kind_of(data.format, CHOICES)
@@ -168,14 +169,15 @@ def claim(workdir: str, config: Config, corpus: str) -> None:
             raise ValueError(
                 f"{workdir} holds another run: {'; '.join(different[:3])}{more}; choose another --workdir or delete it"
             )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tokenizer = pathlib.Path(config.data.corpus) / "tokenizer"
-    if tokenizer.is_dir():
-        shutil.copytree(tokenizer, path.parent / "tokenizer", dirs_exist_ok=True)
-    record = {"config": to_dict(config), "fingerprint": mine, "digest": settings.digest(mine)}
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(record, indent=2) + "\n")
-    os.replace(partial, path)
+    if jax.process_index() == 0:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tokenizer = pathlib.Path(config.data.corpus) / "tokenizer"
+        if tokenizer.is_dir():
+            shutil.copytree(tokenizer, path.parent / "tokenizer", dirs_exist_ok=True)
+        record = {"config": to_dict(config), "fingerprint": mine, "digest": settings.digest(mine)}
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(record, indent=2) + "\n")
+        os.replace(partial, path)
 
 
 def read_workdir(workdir: str) -> tuple[Config, dict[str, Any]]:

@@ -14,7 +14,7 @@ import textwrap
 from collections.abc import Callable
 from typing import Any
 
-from absl import app, flags, logging
+from absl import flags, logging
 
 from bertjax import settings
 from bertjax.config import CHOICES, Config, DataConfig
@@ -33,7 +33,7 @@ Finish = Callable[[Config, str, dict[str, float]], dict[str, float]]
 
 
 def main(config: Config, *, prepare: Prepare | None = None, finish: Finish | None = None) -> None:
-    """Runs an experiment from the command line.
+    """Runs an experiment from the command line, and exits.
 
     `prepare` may make what the config needs (a corpus) before anything else; `finish` turns the last evaluation of a
     run into its result.
@@ -41,37 +41,56 @@ def main(config: Config, *, prepare: Prepare | None = None, finish: Finish | Non
     if {"--help", "-h", "--helpshort"} & set(sys.argv[1:]):
         print(help_text(config, sys.modules["__main__"].__doc__ or ""))
         return
-    values = flags.FLAGS
-    flags.DEFINE_string("workdir", None, "Folder of the run.")
-    flags.DEFINE_enum("mode", "train", list(MODES), "What to do.")
-    flags.DEFINE_multi_string("set", [], "path=value: changes a setting.")
-    flags.DEFINE_bool("smoke", False, "Shrink everything to seconds on one CPU.")
-    flags.DEFINE_string("coordinator", None, "host:port of process 0, for a run of several processes.")
-    flags.DEFINE_integer("processes", None, "How many processes take part.")
-    flags.DEFINE_integer("process", None, "Which of them this is.")
-    flags.DEFINE_bool("distributed", False, "Find the other processes through the cluster's own environment.")
-    flags.DEFINE_bool("debug", False, "Show where an error came from.")
+    values = _flags()
+    try:
+        rest = values(sys.argv)[1:]
+    except flags.Error as error:
+        sys.exit(_fail(2, f"error: {' '.join(str(error).split())}; --help lists all flags"))
+    logging.set_verbosity(
+        logging.INFO if values.debug else logging.ERROR
+    )  # of Orbax, which tells all it does
+    sys.exit(_guarded(lambda: _run(config, rest, values, prepare, finish), debug=values.debug))
 
-    def start(arguments: list[str]) -> int:
-        logging.set_verbosity(
-            logging.INFO if values.debug else logging.ERROR
-        )  # of Orbax, which tells all it does
-        if values.debug:
-            return _run(config, arguments[1:], values, prepare, finish)
-        from bertjax.train import REQUEUE, Diverged, Interrupted
 
-        try:
-            return _run(config, arguments[1:], values, prepare, finish)
-        except ValueError as error:
-            code, text = 2, f"error: {error} (--debug shows where)"
-        except Diverged as error:
-            code, text = 3, f"error: {error}"
-        except Interrupted as error:
-            code, text = REQUEUE, str(error)
-        print(text, file=sys.stderr, flush=True)
-        return code
+def _flags() -> flags.FlagValues:
+    """The flags of every experiment, in a set of their own: importing an experiment defines none."""
+    values = flags.FlagValues()
+    flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=values)
+    flags.DEFINE_enum("mode", "train", list(MODES), "What to do.", flag_values=values)
+    flags.DEFINE_multi_string("set", [], "path=value: changes a setting.", flag_values=values)
+    flags.DEFINE_bool("smoke", False, "Shrink everything to seconds on one CPU.", flag_values=values)
+    flags.DEFINE_string("coordinator", None, "host:port of process 0.", flag_values=values)
+    flags.DEFINE_integer("processes", None, "How many processes take part.", flag_values=values)
+    flags.DEFINE_integer("process", None, "Which of them this is.", flag_values=values)
+    flags.DEFINE_bool("distributed", False, "Find the other processes by the cluster.", flag_values=values)
+    flags.DEFINE_bool("debug", False, "Show where an error came from.", flag_values=values)
+    return values
 
-    app.run(start)
+
+def _guarded(run: Callable[[], int], *, debug: bool) -> int:
+    """The exit code of a run; whatever a user can mend is one line on standard error, or all of it."""
+    from bertjax.train import REQUEUE, Diverged, Interrupted
+
+    try:
+        return run()
+    except ValueError as error:
+        if debug:
+            raise
+        return _fail(2, f"error: {error} (--debug shows where)")
+    except OSError as error:  # a full disk, a folder that cannot be written, a file that is gone
+        if debug:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(2, f"error: {where}{error.strerror or error} (--debug shows where)")
+    except Diverged as error:
+        return _fail(3, f"error: {error}")
+    except Interrupted as error:
+        return _fail(REQUEUE, str(error))
+
+
+def _fail(code: int, text: str) -> int:
+    print(" ".join(text.splitlines()), file=sys.stderr, flush=True)
+    return code
 
 
 def _run(config: Config, rest: list[str], values: Any, prepare: Prepare | None, finish: Finish | None) -> int:
@@ -85,7 +104,7 @@ def _run(config: Config, rest: list[str], values: Any, prepare: Prepare | None, 
             print(f"{path}={value}")
         return 0
     if values.workdir is None:
-        raise ValueError("--workdir is missing: name a folder for the run")
+        raise ValueError("--workdir is missing: name a folder for the run, as --workdir=runs/NAME")
     check_folder(values.workdir)
     _join(values)
 
@@ -116,21 +135,32 @@ def _join(values: Any) -> None:
     """Meets the other processes of the run."""
     import jax
 
-    if values.coordinator is not None:
-        if values.processes is None or values.process is None:
-            raise ValueError("--coordinator needs --processes (how many) and --process (which one this is)")
-        jax.distributed.initialize(values.coordinator, values.processes, values.process)
-    elif values.distributed:
-        jax.distributed.initialize()
+    count, index = values.processes, values.process
+    if values.coordinator is None:
+        if count is not None or index is not None:
+            raise ValueError(
+                "--processes and --process need --coordinator=HOST:PORT, the address of process 0"
+            )
+        if values.distributed:
+            jax.distributed.initialize()
+        return
+    if count is None or index is None:
+        raise ValueError("--coordinator needs --processes (how many) and --process (which one this is)")
+    if not 0 <= index < count:
+        raise ValueError(f"--process={index} of --processes={count}: the first is 0, the last {count - 1}")
+    host, _, port = values.coordinator.rpartition(":")
+    if not host or not port.isdigit():
+        raise ValueError(f"--coordinator={values.coordinator} is no address: write it as HOST:PORT")
+    jax.distributed.initialize(values.coordinator, count, index)
 
 
 def check_folder(workdir: str) -> None:
     """An error for a workdir that cannot be one."""
-    path = pathlib.Path(workdir)
-    if path.exists() and not path.is_dir():
-        raise ValueError(f"--workdir={workdir} is a file: name a folder")
-    parent = next(p for p in (path, *path.resolve().parents) if p.exists())
-    if not os.access(parent, os.W_OK):
+    path = pathlib.Path(workdir).absolute()
+    parent = next(p for p in (path, *path.parents) if p.exists())
+    if not parent.is_dir():
+        raise ValueError(f"--workdir={workdir} cannot be a folder: {parent} is a file")
+    if not os.access(parent, os.W_OK | os.X_OK):
         raise ValueError(f"--workdir={workdir} cannot be written: choose a folder below one of your own")
 
 

@@ -10,6 +10,7 @@ maps that base to prototypes by name:
 """
 
 import ast
+import copy
 import dataclasses
 import difflib
 import hashlib
@@ -35,7 +36,7 @@ def suggest(name: str, legal: Sequence[str]) -> str:
 
 
 def override(config: T, assignments: Sequence[str], choices: Choices) -> T:
-    """`config` with every `path=value` applied, in order."""
+    """`config` with every `path=value` applied, in order; what a record refuses is asked at the end."""
     for assignment in assignments:
         path, equals, text = (part.strip() for part in assignment.partition("="))
         if not equals or not path:
@@ -48,7 +49,17 @@ def override(config: T, assignments: Sequence[str], choices: Choices) -> T:
             elsewhere = [known for known, _, _ in describe(config, choices) if known.split(".")[-1] == last]
             tail = f"did you mean {elsewhere[0]!r}?" if elsewhere else suggest(error.name, error.legal)
             raise ValueError(f"unknown setting {path!r}: {tail}") from None
-    return config
+    return _checked(config)
+
+
+def _checked(node: Any) -> Any:
+    """The same config, made anew: every record has looked at its fields."""
+    if isinstance(node, tuple):
+        return tuple(_checked(item) for item in node)
+    if not _is_record(node):
+        return node
+    fields = {field.name: _checked(getattr(node, field.name)) for field in dataclasses.fields(node)}
+    return type(node)(**fields)
 
 
 class _UnknownNameError(Exception):
@@ -78,7 +89,9 @@ def _set(node: Any, whole: str, path: Sequence[str], text: str, choices: Choices
         value = _set(below, whole, rest, text, choices)
     else:
         value = parse(text, hints[name], whole, choices)
-    return dataclasses.replace(node, **{name: value})
+    changed = copy.copy(node)  # which asks nothing: width=96 and heads=8 fit only together
+    object.__setattr__(changed, name, value)
+    return changed
 
 
 def parse(text: str, kind: Any, path: str, choices: Choices) -> Any:

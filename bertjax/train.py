@@ -13,7 +13,7 @@ import dataclasses
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -25,7 +25,7 @@ from jax.sharding import Mesh
 from bertjax import metrics as metrics_lib
 from bertjax import sharding, tasks
 from bertjax.checkpoint import Checkpoints
-from bertjax.config import Config, check, claim, open_rows
+from bertjax.config import Config, TrainConfig, check, claim, open_rows
 from bertjax.data.corpus import Vocabulary
 from bertjax.data.loader import Loader, abstract_batch
 from bertjax.data.prefetch import prefetch
@@ -81,6 +81,7 @@ def build(config: Config, vocabulary: Vocabulary, devices: Any = None) -> Progra
             f"set model.vocab={vocabulary.size}"
         )
     mesh, rules = sharding.make_mesh(config.mesh, devices), config.mesh.rules
+    check_batch(config.train, mesh)
     heads = {name: head for task in config.tasks for name, head in task.heads(config.model).items()}
     network = Network(config.model, heads)
     with sharding.activate(mesh, rules):
@@ -99,6 +100,19 @@ def build(config: Config, vocabulary: Vocabulary, devices: Any = None) -> Progra
         opt_state=jax.tree.map(place, opt_state, like),
     )
     return Program(config, mesh, vocabulary, network, optimizer, batch, state)
+
+
+def check_batch(train: TrainConfig, mesh: Mesh) -> None:
+    """Refuses a batch that does not divide into equal parts."""
+    replicas = mesh.shape["data"] * mesh.shape["fsdp"]
+    unit = replicas * train.microbatches
+    if train.batch_size % unit:
+        below = train.batch_size // unit * unit
+        fitting = " or ".join(str(size) for size in (below, below + unit) if size)
+        raise ValueError(
+            f"train.batch_size={train.batch_size} does not divide into train.microbatches={train.microbatches} "
+            f"over the {replicas} replicas of the mesh (data*fsdp): set train.batch_size={fitting}"
+        )
 
 
 def _init(network: Network, config: Config, vocabulary: Vocabulary) -> Callable[..., Tree]:
@@ -168,7 +182,8 @@ def make_train_step(program: Program) -> Any:
         metrics = {
             **metrics,
             **_workload(config, batch),
-            "gradient_norm": (optax.global_norm(grads), one),
+            "gradient_norm": (optax.tree.norm(grads), one),
+            "parameter_norm": (optax.tree.norm(params), one),
             "learning_rate": (rate(state.step), one),
         }
         return TrainState(step=state.step + 1, params=params, opt_state=opt_state), metrics
@@ -236,12 +251,18 @@ def train(config: Config, workdir: str, finish: Finish = lambda values: values) 
     loader = Loader(examples, config.train.batch_size, config.train.seed)
     eval_loader = Loader(heldout, config.train.batch_size, seed=0, shuffle=False)
     checkpoints = Checkpoints(workdir, keep=config.train.keep)
-    first = checkpoints.latest() or 0
+    newest, faults = checkpoints.survey()
+    first = newest or 0
     if first == last and is_finished(workdir):
         return False
 
-    with Journal(workdir, last, resume=first) as journal, program.active(), _stop_signal() as stop:
-        journal.banner(describe(program, loader, workdir, first))
+    with (
+        Journal(workdir, last, resume=first) as journal,
+        contextlib.closing(checkpoints),  # whatever ends the run, what is being written is written to its end
+        program.active(),
+        _stop_signal() as stop,
+    ):
+        journal.banner(describe(program, loader, workdir, first, faults))
         state = checkpoints.restore(first, program.state) if first else create_state(program)
         eval_step = make_eval_step(program)
         journal.status("compiling the train step")
@@ -279,19 +300,19 @@ def train(config: Config, workdir: str, finish: Finish = lambda values: values) 
                     with journal.pause():
                         checkpoints.save(state)
                 if stopping and done < last:
-                    checkpoints.close()
+                    checkpoints.wait()
                     raise Interrupted(
                         f"stopped at step {done} of {last}: the same command goes on from there"
                     )
-        checkpoints.close()
+        checkpoints.wait()
         if not values:  # it was stopped between its last step and its result
             values = evaluate(program, eval_step, state.params, eval_loader)
         journal.finish(finish({f"heldout_{name}": value for name, value in values.items()}), step=last)
     return True
 
 
-def describe(program: Program, loader: Loader, workdir: str, first: int) -> str:
-    """The banner: what runs where, on how much, and what becomes of it."""
+def describe(program: Program, loader: Loader, workdir: str, first: int, faults: Sequence[str]) -> str:
+    """The banner: what runs where, on how much, and what becomes of it; `faults` are of checkpoints passed over."""
     config, mesh = program.config, program.mesh
     train, device = config.train, mesh.devices.flat[0]
     axes = " x ".join(f"{axis}={size}" for axis, size in mesh.shape.items() if size > 1) or "one device"
@@ -312,6 +333,7 @@ def describe(program: Program, loader: Loader, workdir: str, first: int) -> str:
             f"{train.steps:,} steps are {epochs:.2f} epochs",
             f"output      {workdir}: config.json, metrics.jsonl, checkpoints/, tensorboard/, result.json",
             f"start       {'from scratch' if first == 0 else f'resumes at step {first}'}",
+            *(f"not used    checkpoint {fault}" for fault in faults),
         )
     )
 
@@ -322,9 +344,10 @@ def log(program: Program, journal: Journal, step: int, pending: list[Metrics], w
         return
     config = program.config
     values = tasks.summarise(config.tasks, metrics_lib.means(metrics_lib.add(pending)))
-    if not (math.isfinite(values["loss"]) and math.isfinite(values["gradient_norm"])):
+    watched = {name: values[name] for name in ("loss", "gradient_norm", "parameter_norm")}
+    if not all(map(math.isfinite, watched.values())):
         raise Diverged(
-            f"the loss is {values['loss']} and the gradient norm {values['gradient_norm']} at step {step}: "
+            f"{', '.join(f'{name} {value:.4g}' for name, value in watched.items())} at step {step}: "
             f"lower optim.learning_rate={config.optim.learning_rate}, or raise optim.warmup_steps"
         )
     cost = flops_per_token(config.model, attended=values.pop("attended"), predicted=values.pop("predicted"))

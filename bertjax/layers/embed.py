@@ -32,7 +32,9 @@ class Embedder(nn.Module):
 
     def __call__(self, batch: Batch, *, train: bool) -> Float[Array, "B L D"]:
         """The sum, normalised, with dropout."""
-        x = jnp.take(self.tokens, batch.tokens, axis=0, mode="clip")
+        # Gathered over `fsdp` before it is read: from a table split by width, XLA would look up all rows of the mesh.
+        table = sharding.shard(self.tokens, "act_vocab", "act_width")
+        x = jnp.take(table, batch.tokens, axis=0, mode="clip")
         # A product with one-hot rows: so is its gradient, where a gather's would scatter into two rows.
         x = x + jax.nn.one_hot(batch.types, self.config.types, dtype=x.dtype) @ self.types
         place = self.position.embed(batch.positions)

@@ -30,4 +30,5 @@ class LearnedPosition(Position):
                 f"set model.max_length={positions.shape[1]} (now {self.config.max_length}) or train with "
                 f"model.position=rope, which serves any length"
             )
-        return jnp.take(self.table, positions, axis=0, mode="clip")
+        table = sharding.shard(self.table, None, "act_width")  # whole, as the token table in embed.py
+        return jnp.take(table, positions, axis=0, mode="clip")
