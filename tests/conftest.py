@@ -3,16 +3,15 @@
 All of it is set before JAX is imported, here and, through the environment, in the processes a test starts.
 """
 
+import importlib.metadata
 import os
 
 # Eight devices make every mesh of the tests; a test that starts processes of its own chooses its own number.
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Tests compile much and run little: without LLVM's optimisations a step compiles about seven times as fast.
-FLAGS = (
-    "force_host_platform_device_count=8",
-    "backend_optimization_level=0",
-    "cpu_use_fusion_emitters=false",
-)
+FLAGS = ["force_host_platform_device_count=8", "backend_optimization_level=0"]
+if tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2])) < (0, 11):
+    FLAGS.append("cpu_use_fusion_emitters=false")  # newer versions end the process at a flag they do not know
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *(f"--xla_{flag}" for flag in FLAGS)])
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 os.environ["HF_HUB_OFFLINE"] = "1"
