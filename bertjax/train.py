@@ -24,6 +24,7 @@ from jax.sharding import Mesh
 
 from bertjax import metrics as metrics_lib
 from bertjax import sharding, tasks
+from bertjax.attention import explain
 from bertjax.checkpoint import Checkpoints
 from bertjax.config import Config, TrainConfig, check, claim, open_rows
 from bertjax.data.corpus import Vocabulary
@@ -288,9 +289,7 @@ def train(config: Config, workdir: str, finish: Finish = lambda values: values) 
                 evaluating = due(done, config.train.eval_every, last)
                 saving = due(done, config.train.checkpoint_every, last) or stopping
                 if evaluating or saving:
-                    log(
-                        program, journal, done, pending, stream.waited
-                    )  # no state is saved whose loss is no number
+                    log(program, journal, done, pending, stream.waited)  # nothing diverged is ever saved
                     pending = []
                 if evaluating:
                     with journal.pause():
@@ -326,7 +325,7 @@ def describe(program: Program, loader: Loader, workdir: str, first: int, faults:
             f"devices     {mesh.size} of {jax.device_count()} x {device.device_kind}, mesh {axes}, "
             f"rules {config.mesh.rules}, {jax.process_count()} process(es)",
             f"model       {program.parameters:,} parameters, {config.model.layers} x {config.model.width}, "
-            f"{config.model.dtype}",
+            f"{config.model.dtype}; {explain(config.model, device.platform)}",
             f"batch       {train.batch_size} rows x {config.data.length} = {tokens:,} slots{parts}, "
             f"{rows // replicas} rows a device at a time",
             f"data        {len(loader.examples):,} rows an epoch, {full:.0%} full; "
