@@ -4,12 +4,13 @@ The pairs and their labels (0 = follows, 1 = random, as in BERT) come from a pai
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from flax import linen as nn
 
+from bertjax.data.examples import Format
 from bertjax.layers.config import EncoderConfig
 from bertjax.metrics import cross_entropy, weighted
 from bertjax.models.heads import PooledHead
@@ -22,6 +23,15 @@ class Nsp(Task):
     """Next-sentence prediction."""
 
     name: ClassVar[str] = "nsp"
+
+    def check(self, model: EncoderConfig, format: Format, tasks: Sequence[Task]) -> None:
+        """The rows must be pairs, some of which are random."""
+        del model, tasks
+        if getattr(format, "negatives", None) != "random":
+            raise ValueError(
+                "the task nsp needs pairs with random negatives: set data.format=segment_pair or sentence_pair "
+                "with data.format.negatives=random, or leave nsp out of tasks"
+            )
 
     def heads(self, config: EncoderConfig) -> Mapping[str, nn.Module]:
         """Two classes from the pooled first token."""
