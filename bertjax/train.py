@@ -199,9 +199,8 @@ def _split(x: jax.Array, parts: int) -> jax.Array:
 
 def _workload(config: Config, batch: Batch) -> Metrics:
     """Real tokens of a step, tokens that each of them may attend to, and the share that is predicted."""
-    start, end = AttentionMask(valid=batch.mask, segments=batch.segments).intervals(
-        *reversed(batch.tokens.shape)
-    )
+    mask = AttentionMask(batch.mask, batch.segments, causal=config.model.direction != "both")
+    start, end = mask.intervals(*reversed(batch.tokens.shape))
     number = batch.mask.sum().astype(jnp.float32)
     predicted = sum(task.normaliser(batch) for task in config.tasks if task.predicts_tokens)
     return {

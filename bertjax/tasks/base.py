@@ -81,7 +81,7 @@ def check(tasks: Sequence[Task], model: EncoderConfig, format: Format) -> None:
 
 
 def corrupt(
-    tasks: Sequence[Task], batch: Batch, vocabulary: Vocabulary, seed: int, step: int | Int[Array, ""]
+    tasks: Sequence[Task], batch: Batch, vocabulary: Vocabulary, seed: int, step: int | Int[Array, ""] = 0
 ) -> Batch:
     """The batch after every task has had its turn, each with a key of its own."""
     for task in tasks:
