@@ -11,17 +11,19 @@ from typing import Any
 import jax
 
 from bertjax import settings
+from bertjax import tasks as tasks_lib
 from bertjax.attention import ATTENTIONS
 from bertjax.data.examples import Examples, Format
 from bertjax.data.formats import FORMATS
 from bertjax.data.open import open_examples
-from bertjax.data.pairs import PairFormat, SegmentPair
+from bertjax.data.pairs import SegmentPair
 from bertjax.layers.config import AttentionOptions, EncoderConfig, PositionOptions
 from bertjax.layers.position import POSITIONS
 from bertjax.models.presets import PRESETS
 from bertjax.optim import OPTIMIZERS, SCHEDULES, OptimConfig, OptimizerOptions, ScheduleOptions
 from bertjax.sharding import MeshConfig
 from bertjax.tasks import TASKS, Task
+from bertjax.tasks.masking import MASKINGS, MaskingOptions
 from bertjax.tasks.mlm import Mlm
 from bertjax.tasks.nsp import Nsp
 
@@ -31,6 +33,7 @@ CHOICES: settings.Choices = {
     PositionOptions: {name: scheme.options for name, scheme in POSITIONS.items()},
     Format: FORMATS,
     Task: TASKS,
+    MaskingOptions: MASKINGS,
     OptimizerOptions: OPTIMIZERS,
     ScheduleOptions: SCHEDULES,
 }
@@ -112,14 +115,7 @@ def check(config: Config) -> None:
         )
     if optim.clip_norm is not None and optim.clip_norm <= 0:
         raise ValueError(f"optim.clip_norm={optim.clip_norm} must be above 0, or none for no clipping")
-    if any(isinstance(task, Nsp) for task in config.tasks):
-        if getattr(data.format, "negatives", None) != "random":
-            kind = settings.kind_of(data.format, CHOICES)
-            pairs = [name for name, prototype in FORMATS.items() if isinstance(prototype, PairFormat)]
-            raise ValueError(
-                f"the task nsp needs pairs with random negatives, and data.format={kind} has none: "
-                f"choose {' or '.join(pairs)} with negatives=random, or set tasks=mlm"
-            )
+    tasks_lib.check(config.tasks, config.model, data.format)
 
 
 def open_rows(config: Config, split: str) -> Examples:

@@ -118,7 +118,7 @@ def check_batch(train: TrainConfig, mesh: Mesh) -> None:
 
 def _init(network: Network, config: Config, vocabulary: Vocabulary) -> Callable[..., Tree]:
     def init(key: jax.Array, batch: Batch) -> Tree:
-        batch = tasks.corrupt(config.tasks, batch, vocabulary, seed=0)
+        batch = tasks.corrupt(config.tasks, batch, vocabulary, seed=0, step=0)
         return network.init(key, batch, train=False)["params"]
 
     return init
@@ -174,7 +174,7 @@ def make_train_step(program: Program) -> Any:
         return jax.lax.scan(add, zero, (microbatches, jnp.arange(parts)))[0]
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        batch = tasks.corrupt(config.tasks, batch, program.vocabulary, config.train.seed)
+        batch = tasks.corrupt(config.tasks, batch, program.vocabulary, config.train.seed, state.step)
         key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
         grads, metrics = gradient(state.params, batch, key)
         updates, opt_state = program.optimizer.update(grads, state.opt_state, state.params)
@@ -200,9 +200,8 @@ def _split(x: jax.Array, parts: int) -> jax.Array:
 
 def _workload(config: Config, batch: Batch) -> Metrics:
     """Real tokens of a step, tokens that each of them may attend to, and the share that is predicted."""
-    start, end = AttentionMask(valid=batch.mask, segments=batch.segments).intervals(
-        *reversed(batch.tokens.shape)
-    )
+    mask = AttentionMask(batch.mask, batch.segments, causal=config.model.direction != "both")
+    start, end = mask.intervals(*reversed(batch.tokens.shape))
     number = batch.mask.sum().astype(jnp.float32)
     predicted = sum(task.normaliser(batch) for task in config.tasks if task.predicts_tokens)
     return {
@@ -217,7 +216,7 @@ def make_eval_step(program: Program) -> Callable[[Tree, Batch], Metrics]:
     config = program.config
 
     def step(params: Tree, batch: Batch) -> Metrics:
-        batch = tasks.corrupt(config.tasks, batch, program.vocabulary, seed=0)
+        batch = tasks.corrupt(config.tasks, batch, program.vocabulary, seed=0, step=config.train.steps)
         outputs = program.network.apply({"params": params}, batch, train=False)
         return tasks.total_loss(config.tasks, outputs, batch, tasks.normalisers(config.tasks, batch))[1]
 

@@ -17,16 +17,28 @@ import jax
 import numpy as np
 
 try:
-    from jaxtyping import Bool, Float, Int
+    from jaxtyping import Bool, Float, Int, UInt
 except ImportError:  # an accelerator image with only jax, flax, optax and orbax
 
     class _Unchecked:
         def __getitem__(self, item: Any) -> Any:
             return item[0]
 
-    Bool = Float = Int = _Unchecked()  # type: ignore[assignment]
+    Bool = Float = Int = UInt = _Unchecked()  # type: ignore[assignment]
 
-__all__ = ["Array", "Batch", "Bool", "EncoderOutput", "Float", "Int", "Key", "Metrics", "Tree", "TrainState"]
+__all__ = [
+    "Array",
+    "Batch",
+    "Bool",
+    "EncoderOutput",
+    "Float",
+    "Int",
+    "Key",
+    "Metrics",
+    "Tree",
+    "TrainState",
+    "UInt",
+]
 
 Array = jax.Array | np.ndarray
 Key = jax.Array

@@ -90,6 +90,8 @@ class EncoderConfig:
     """How tokens exchange information."""
     position: PositionOptions = Learned()
     """How tokens know where they are."""
+    direction: Literal["both", "left_to_right", "right_to_left"] = "both"
+    """What a token may see: all of its sequence, or itself and what is before it, or what is after it."""
     block: Literal["post", "pre"] = "post"
     """Where the norm stands: after each residual sum (BERT), or before each branch and at the end."""
     norm_epsilon: float = 1e-12

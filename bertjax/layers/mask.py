@@ -118,6 +118,12 @@ class AttentionMask:
             end = jnp.minimum(end, index + 1)
         return start, jnp.maximum(start, end)
 
+    def backwards(self, length: int, rows: int) -> Int[Array, "B L"]:
+        """For every position the one it changes places with when each document is read from its end."""
+        start, end = AttentionMask(valid=self.valid, segments=self.segments).intervals(length, rows)
+        index = jnp.arange(length, dtype=jnp.int32)[None, :]
+        return jnp.where((start <= index) & (index < end), start + end - 1 - index, index)
+
 
 def _at(x: Array, index: Int[Array, "..."]) -> Array:
     """x [B L] at index [1 or B, ...]; an index outside reads the nearest."""

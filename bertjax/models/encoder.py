@@ -1,4 +1,10 @@
-"""The encoder: embeddings, a stack of blocks, and a pooled first token (BERT, 1810.04805)."""
+"""The encoder: embeddings, a stack of blocks, and a pooled token (BERT, 1810.04805).
+
+An encoder of one direction reads each sequence from its start or from its end. The one is a causal mask; the other is
+the same mask over the sequence turned round, so that every attention that obeys the first serves the second. Positions
+count from where it starts to read; results stand where their tokens stand. What is pooled is the first token, or where
+that has seen nothing but itself, the last.
+"""
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -11,7 +17,7 @@ from bertjax.layers.mask import AttentionMask
 from bertjax.layers.norm import Norm
 from bertjax.layers.position import scheme_of
 from bertjax.models.stack import Stack
-from bertjax.types import Batch, EncoderOutput
+from bertjax.types import Array, Batch, EncoderOutput, Int
 
 
 class Encoder(nn.Module):
@@ -32,17 +38,34 @@ class Encoder(nn.Module):
         self.pooler = Einsum("bd,de->be", (c.width, c.width), axes, c.compute, init)
 
     def __call__(self, batch: Batch, *, train: bool, mask: AttentionMask | None = None) -> EncoderOutput:
-        """Hidden states of every token; `mask` restricts attention beyond padding and packing."""
-        allowed = AttentionMask(valid=batch.mask, segments=batch.segments)
+        """Hidden states of every token; `mask` restricts attention beyond padding, packing and direction."""
+        c, (rows, length) = self.config, batch.tokens.shape
+        allowed = AttentionMask(valid=batch.mask, segments=batch.segments, causal=c.direction != "both")
+        order = allowed.backwards(length, rows) if c.direction == "right_to_left" else None
+        batch = batch.replace(tokens=turned(batch.tokens, order), types=turned(batch.types, order))
         allowed = allowed if mask is None else allowed & mask
-        check_attention(self.config, causal=allowed.causal or allowed.window is not None)
+        check_attention(c, causal=allowed.causal or allowed.window is not None)
         context = Context(
             mask=allowed,
             positions=batch.positions,
-            scores=self.position.bias(batch.tokens.shape[1]),
-            relative=self.position.relative(batch.tokens.shape[1]),
+            scores=self.position.bias(length),
+            relative=self.position.relative(length),
         )
         x, states = self.stack(self.embedder(batch, train=train), context, train=train)
-        if self.config.block == "pre":
+        if c.block == "pre":
             x = self.final_norm(x)
-        return EncoderOutput(hidden=x, pooled=jnp.tanh(self.pooler(x[:, 0])), states=states)
+        x = turned(x, order)
+        states = None if states is None else turned(states, order, axis=2)
+        seen = x[:, 0]
+        if c.direction == "left_to_right":
+            last = jnp.maximum(batch.mask.sum(1, dtype=jnp.int32) - 1, 0)
+            seen = jnp.take_along_axis(x, last[:, None, None], axis=1)[:, 0]
+        return EncoderOutput(hidden=x, pooled=jnp.tanh(self.pooler(seen)), states=states)
+
+
+def turned(x: Array, order: Int[Array, "B L"] | None, *, axis: int = 1) -> Array:
+    """The positions of x, which lie along `axis` behind the rows, in another order; as they are without one."""
+    if order is None:
+        return x
+    shape = (1,) * (axis - 1) + order.shape + (1,) * (x.ndim - axis - 1)
+    return jnp.take_along_axis(x, order.reshape(shape), axis=axis)

@@ -1,9 +1,12 @@
 """The protocol of a task: what it does to a batch, which heads it needs, and what its outputs are worth.
 
+    check(model, format)      refuses an encoder, an input format or a companion that the task cannot work with
     corrupt(batch)            inputs and targets, on the device, random by (seed, example id, epoch) alone
     heads(config)             modules that stand on the encoder
     normaliser(batch)         how many predictions its loss is the mean of, known before the forward pass
     loss(outputs, batch)      Metrics; the entry "loss" is what is trained on
+
+All tasks of a run share one corrupted batch and one pass through the encoder.
 
 The loss of a step is sum over tasks of weight * loss.sum / normaliser(whole batch). Because the normaliser is taken
 over the whole batch, the gradients of microbatches simply add up to those of the big batch.
@@ -20,8 +23,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from bertjax.data.corpus import Vocabulary
+from bertjax.data.examples import Format
 from bertjax.layers.config import EncoderConfig
-from bertjax.types import Array, Batch, Float, Int, Key, Metrics
+from bertjax.types import Array, Batch, Float, Int, Key, Metrics, UInt
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,9 +36,8 @@ class Task(abc.ABC):
     """Share of this task in the loss."""
 
     name: ClassVar[str]
-    predicts_tokens: ClassVar[bool] = (
-        False  # whether each prediction costs a row of logits over the vocabulary
-    )
+    predicts_tokens: ClassVar[bool] = False  # whether a prediction costs a row of logits over the vocabulary
+    hides_tokens: ClassVar[bool] = False  # whether it replaces tokens; one task of a run may
 
     @abc.abstractmethod
     def heads(self, config: EncoderConfig) -> Mapping[str, nn.Module]:
@@ -48,23 +51,61 @@ class Task(abc.ABC):
     def loss(self, outputs: Mapping[str, Any], batch: Batch) -> Metrics:
         """Sums and weights over a corrupted batch; must contain "loss"."""
 
-    def corrupt(self, batch: Batch, key: Key, vocabulary: Vocabulary) -> Batch:
-        """Inputs and targets; the identity for a task that reads the labels of the data."""
-        del key, vocabulary
+    def corrupt(self, batch: Batch, key: Key, vocabulary: Vocabulary, step: Int[Array, ""]) -> Batch:
+        """Inputs and targets; the identity for a task that reads the labels of the data.
+
+        Nothing random may depend on the step: it is here for schedules.
+        """
+        del key, vocabulary, step
         return batch
 
+    def check(self, model: EncoderConfig, format: Format, tasks: Sequence["Task"]) -> None:
+        """Raises a ValueError where the task does not go with the encoder, the input format or the other tasks."""
+        del model, format, tasks
 
-def corrupt(tasks: Sequence[Task], batch: Batch, vocabulary: Vocabulary, seed: int) -> Batch:
+
+def check(tasks: Sequence[Task], model: EncoderConfig, format: Format) -> None:
+    """Refuses tasks that cannot be learned together, or from such rows."""
+    names = [task.name for task in tasks]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"tasks={','.join(names)} names {name} twice: set its weight instead")
+    hiding = [task.name for task in tasks if task.hides_tokens]
+    if len(hiding) > 1:
+        raise ValueError(
+            f"tasks={','.join(names)}: {' and '.join(hiding)} would each hide tokens from the other in one pass; "
+            f"keep one of them"
+        )
+    for task in tasks:
+        task.check(model, format, tasks)
+
+
+def corrupt(
+    tasks: Sequence[Task], batch: Batch, vocabulary: Vocabulary, seed: int, step: int | Int[Array, ""] = 0
+) -> Batch:
     """The batch after every task has had its turn, each with a key of its own."""
     for task in tasks:
         key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(task.name.encode()))
-        batch = task.corrupt(batch, key, vocabulary)
+        batch = task.corrupt(batch, key, vocabulary, jnp.asarray(step))
     return batch
 
 
 def row_keys(key: Key, example_id: Int[Array, "B"], epoch: Int[Array, "B"]) -> Array:
     """One key a row: a function of the example and the epoch, not of where in a batch or on which host it stands."""
     return jax.vmap(lambda e, i: jax.random.fold_in(jax.random.fold_in(key, e), i))(epoch, example_id)
+
+
+def row_draws(
+    key: Key, example_id: Int[Array, "B"], epoch: Int[Array, "B"], number: int, length: int
+) -> UInt[Array, "B number length"]:
+    """Independent random 32-bit numbers for every row, by its own key; one call, since each costs compile time."""
+    keys = row_keys(key, example_id, epoch)
+    return jax.vmap(lambda k: jax.random.bits(k, (number, length), jnp.uint32))(keys)
+
+
+def unit(bits: UInt[Array, "*B"]) -> Float[Array, "*B"]:
+    """Uniform numbers, 0 <= u < 1, in steps of 2^-24."""
+    return (bits >> 8).astype(jnp.float32) * jnp.float32(2.0**-24)
 
 
 def normalisers(tasks: Sequence[Task], batch: Batch) -> dict[str, Array]:

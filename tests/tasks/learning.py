@@ -1,0 +1,54 @@
+"""A short training run of tasks, for tests that a loss falls."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from bertjax import metrics as metrics_lib
+from bertjax import tasks
+from bertjax.config import Config, DataConfig, TrainConfig, open_rows
+from bertjax.data.examples import Format
+from bertjax.data.loader import Loader
+from bertjax.layers.config import EncoderConfig
+from bertjax.optim import OptimConfig
+from bertjax.sharding import MeshConfig
+from bertjax.tasks import Task
+from bertjax.train import build, create_state, make_train_step
+
+MODEL = EncoderConfig(
+    layers=1, width=48, heads=3, vocab=256, max_length=32, dropout=0.0, attention_dropout=0.0
+)
+
+
+def run_config(chosen: Sequence[Task], format: Format, *, steps: int, rows: int = 32, **model: Any) -> Config:
+    """A small run on made-up text, on one device."""
+    return Config(
+        model=dataclasses.replace(MODEL, **model),
+        data=DataConfig(format=format, length=32, threads=0),
+        tasks=tuple(chosen),
+        optim=OptimConfig(learning_rate=3e-3, warmup_steps=5),
+        mesh=MeshConfig(data=1),
+        train=TrainConfig(steps=steps, batch_size=rows, eval_every=None),
+    )
+
+
+def learn(
+    chosen: Sequence[Task], format: Format, *, steps: int, batches: int | None = None, **settings: Any
+) -> dict[str, np.ndarray]:
+    """The values of every metric over the steps of a run, which may see the same few batches again and again."""
+    config = run_config(chosen, format, steps=steps, **settings)
+    examples = open_rows(config, "train")
+    program = build(config, examples.vocabulary)
+    loader = Loader(examples, config.train.batch_size, config.train.seed)
+    history = []
+    with program.active():
+        state, step = create_state(program), make_train_step(program)
+        for index in range(steps):
+            state, metrics = step(
+                state, loader.place(index % (batches or steps), program.mesh, config.mesh.rules)
+            )
+            history.append(tasks.summarise(config.tasks, metrics_lib.means(jax.device_get(metrics))))
+    return {name: np.array([values[name] for values in history]) for name in history[0]}
