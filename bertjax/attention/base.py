@@ -34,6 +34,7 @@ class Context:
     # same distances as its places in the row, so the row's length is all there is to know.
     scores: Array | None = None  # float [H 2L-1], added to the scores, by distance key - query
     relative: Array | None = None  # float [2L-1 D], vectors, by distance query - key
+    step: Array | int | None = None  # int [], of training; None outside of it
 
     @property
     def bias(self) -> Float[Array, "1 H L L"] | None:

@@ -11,7 +11,7 @@ from bertjax.layers.mask import AttentionMask
 from bertjax.layers.norm import Norm
 from bertjax.layers.position import scheme_of
 from bertjax.models.stack import Stack
-from bertjax.types import Batch, EncoderOutput
+from bertjax.types import Array, Batch, EncoderOutput
 
 
 class Encoder(nn.Module):
@@ -31,8 +31,13 @@ class Encoder(nn.Module):
         init, axes = kernel_init(c.init_std), ("width", "output")
         self.pooler = Einsum("bd,de->be", (c.width, c.width), axes, c.compute, init)
 
-    def __call__(self, batch: Batch, *, train: bool, mask: AttentionMask | None = None) -> EncoderOutput:
-        """Hidden states of every token; `mask` restricts attention beyond padding and packing."""
+    def __call__(
+        self, batch: Batch, *, train: bool, mask: AttentionMask | None = None, step: Array | int | None = None
+    ) -> EncoderOutput:
+        """Hidden states of every token; `mask` restricts attention beyond padding and packing.
+
+        `step` is the step of training, for what changes on a schedule (the random features of a performer).
+        """
         allowed = AttentionMask(valid=batch.mask, segments=batch.segments)
         allowed = allowed if mask is None else allowed & mask
         check_attention(self.config, causal=allowed.causal or allowed.window is not None)
@@ -41,6 +46,7 @@ class Encoder(nn.Module):
             positions=batch.positions,
             scores=self.position.bias(batch.tokens.shape[1]),
             relative=self.position.relative(batch.tokens.shape[1]),
+            step=step,
         )
         x, states = self.stack(self.embedder(batch, train=train), context, train=train)
         if self.config.block == "pre":
