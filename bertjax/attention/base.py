@@ -105,6 +105,15 @@ class Attention(nn.Module):
         raise AssertionError(f"{type(self).__name__} overrides neither mix nor __call__")
 
 
+def require_length(config: EncoderConfig, length: int, name: str) -> None:
+    """Refuses a row that parameters with a length of their own cannot serve."""
+    if length > config.max_length:
+        raise ValueError(
+            f"model.attention={name} has parameters for {config.max_length} tokens and the row has {length}: "
+            f"set model.max_length={length}, or train a variant that takes any length"
+        )
+
+
 def _same_parameters(own: Tree, full: Tree) -> Tree:
     return {**own, **full}
 
