@@ -149,26 +149,28 @@ def make_train_step(program: Program) -> Any:
     parts = config.train.microbatches
     rate = learning_rate(config.optim, config.train.steps)
 
-    def loss(params: Tree, batch: Batch, counts: Any, key: jax.Array) -> tuple[jax.Array, Metrics]:
-        outputs = network.apply({"params": params}, batch, train=True, rngs={"dropout": key})
+    def loss(
+        params: Tree, batch: Batch, counts: Any, step: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, Metrics]:
+        outputs = network.apply({"params": params}, batch, train=True, step=step, rngs={"dropout": key})
         return tasks.total_loss(config.tasks, outputs, batch, counts)
 
-    def gradient(params: Tree, batch: Batch, key: jax.Array) -> tuple[Tree, Metrics]:
+    def gradient(params: Tree, batch: Batch, step: jax.Array, key: jax.Array) -> tuple[Tree, Metrics]:
         counts = tasks.normalisers(config.tasks, batch)
         differentiate = jax.grad(loss, has_aux=True)
         if parts == 1:
-            return differentiate(params, batch, counts, key)
+            return differentiate(params, batch, counts, step, key)
 
         def add(
             total: tuple[Tree, Metrics], part: tuple[Batch, jax.Array]
         ) -> tuple[tuple[Tree, Metrics], None]:
             microbatch, index = part
-            more = differentiate(params, microbatch, counts, jax.random.fold_in(key, index))
+            more = differentiate(params, microbatch, counts, step, jax.random.fold_in(key, index))
             return jax.tree.map(jnp.add, total, more), None
 
         microbatches = jax.tree.map(lambda x: _split(x, parts), batch)
         shapes = jax.eval_shape(
-            differentiate, params, jax.tree.map(lambda x: x[0], microbatches), counts, key
+            differentiate, params, jax.tree.map(lambda x: x[0], microbatches), counts, step, key
         )
         zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         return jax.lax.scan(add, zero, (microbatches, jnp.arange(parts)))[0]
@@ -176,7 +178,7 @@ def make_train_step(program: Program) -> Any:
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         batch = tasks.corrupt(config.tasks, batch, program.vocabulary, config.train.seed, state.step)
         key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
-        grads, metrics = gradient(state.params, batch, key)
+        grads, metrics = gradient(state.params, batch, state.step, key)
         updates, opt_state = program.optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         one = jnp.ones(())

@@ -4,13 +4,25 @@ import jax.numpy as jnp
 
 from bertjax.attention.base import Attention, Context, Variant
 from bertjax.attention.bigbird import BigBird, BigBirdAttention
+from bertjax.attention.cosformer import Cosformer, CosformerAttention
 from bertjax.attention.disentangled import Disentangled, DisentangledAttention
+from bertjax.attention.feedforward_only import FeedforwardOnly, FeedforwardOnlyAttention
+from bertjax.attention.fourier import Fourier, FourierAttention
 from bertjax.attention.full import FullAttention
+from bertjax.attention.gated_unit import GatedUnit, GatedUnitAttention
 from bertjax.attention.grouped_query import GroupedQuery, GroupedQueryAttention
+from bertjax.attention.hybrid import Hybrid, HybridAttention
 from bertjax.attention.kernels import Request, choose
+from bertjax.attention.linear import Linear, LinearAttention
+from bertjax.attention.linformer import Linformer, LinformerAttention
 from bertjax.attention.local_global import LocalGlobal, LocalGlobalAttention
 from bertjax.attention.longformer import Longformer, LongformerAttention
+from bertjax.attention.mixer import Mixer, MixerAttention
+from bertjax.attention.nystroem import Nystroem, NystroemAttention
+from bertjax.attention.performer import Performer, PerformerAttention
 from bertjax.attention.qk_norm import QkNorm, QkNormAttention
+from bertjax.attention.state_space import StateSpace, StateSpaceAttention
+from bertjax.attention.synthesizer import Synthesizer, SynthesizerAttention
 from bertjax.attention.talking_heads import TalkingHeads, TalkingHeadsAttention
 from bertjax.attention.window import Window, WindowAttention
 from bertjax.layers.config import AttentionOptions, EncoderConfig, Full
@@ -37,6 +49,10 @@ def _with_global_projections(own: Tree, full: Tree) -> Tree:
 
 def _silent_heads(own: Tree, full: Tree) -> Tree:
     return {**full, **{name: jnp.eye(*own[name].shape) for name in ("scores", "weights")}}
+
+
+def _compress_nothing(own: Tree, full: Tree) -> Tree:
+    return {**full, **{name: jnp.eye(*own[name].shape) for name in ("compress_keys", "compress_values")}}
 
 
 ATTENTIONS: dict[str, Variant] = {
@@ -84,6 +100,63 @@ ATTENTIONS: dict[str, Variant] = {
         exact=lambda c: Disentangled(c2p=False, p2c=False),
     ),
     "qk_norm": Variant(QkNorm(), QkNormAttention, 2_362_369),
+    "linformer": Variant(
+        Linformer(),
+        LinformerAttention,
+        2_493_440,
+        Linformer(rank=3),
+        segments=False,
+        causal=False,
+        bias=False,
+        exact=lambda c: Linformer(rank=c.max_length),
+        adapt=_compress_nothing,
+    ),
+    "performer": Variant(Performer(), PerformerAttention, 2_362_368, Performer(16), causal=False, bias=False),
+    "linear": Variant(Linear(), LinearAttention, 2_362_368, bias=False),
+    "cosformer": Variant(Cosformer(), CosformerAttention, 2_362_368, rotate=False, bias=False),
+    "nystroem": Variant(
+        Nystroem(),
+        NystroemAttention,
+        2_363_148,
+        Nystroem(landmarks=3, convolution=3),
+        segments=False,
+        causal=False,
+        bias=False,
+        exact=lambda c: Nystroem(landmarks=c.max_length, convolution=None),
+    ),
+    "synthesizer": Variant(
+        Synthesizer(),
+        SynthesizerAttention,
+        2_165_504,
+        rotate=False,
+        exact=lambda c: Synthesizer(kinds=("content",)),
+    ),
+    "gated_unit": Variant(GatedUnit(), GatedUnitAttention, 7_183_744, bias=False, feedforward=False),
+    "fourier": Variant(
+        Fourier(), FourierAttention, 0, segments=False, causal=False, rotate=False, bias=False
+    ),
+    "mixer": Variant(Mixer(), MixerAttention, 851_968, rotate=False, bias=False),
+    "feedforward_only": Variant(FeedforwardOnly(), FeedforwardOnlyAttention, 0, rotate=False, bias=False),
+    "state_space": Variant(
+        StateSpace(),
+        StateSpaceAttention,
+        2_004_272,
+        StateSpace(state=4, convolution=3),
+        causal=False,
+        rotate=False,
+        bias=False,
+    ),
+    "hybrid": Variant(
+        Hybrid(),
+        HybridAttention,
+        1_181_184,
+        Hybrid(number=1),
+        segments=False,
+        causal=False,
+        rotate=False,
+        bias=False,
+        exact=lambda c: Hybrid(number=c.layers),
+    ),
 }
 
 

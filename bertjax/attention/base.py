@@ -34,6 +34,7 @@ class Context:
     # same distances as its places in the row, so the row's length is all there is to know.
     scores: Array | None = None  # float [H 2L-1], added to the scores, by distance key - query
     relative: Array | None = None  # float [2L-1 D], vectors, by distance query - key
+    step: Array | int | None = None  # int [], of training; None outside of it
 
     @property
     def bias(self) -> Float[Array, "1 H L L"] | None:
@@ -104,6 +105,15 @@ class Attention(nn.Module):
         raise AssertionError(f"{type(self).__name__} overrides neither mix nor __call__")
 
 
+def require_length(config: EncoderConfig, length: int, name: str) -> None:
+    """Refuses a row that parameters with a length of their own cannot serve."""
+    if length > config.max_length:
+        raise ValueError(
+            f"model.attention={name} has parameters for {config.max_length} tokens and the row has {length}: "
+            f"set model.max_length={length}, or train a variant that takes any length"
+        )
+
+
 def _same_parameters(own: Tree, full: Tree) -> Tree:
     return {**own, **full}
 
@@ -121,6 +131,7 @@ class Variant:
     rotate: bool = True  # takes positions that turn queries and keys
     bias: bool = True  # takes positions that add to the scores
     relative: bool = False  # takes, and needs, positions that are a vector per distance
+    feedforward: bool = True  # stands beside a feed-forward part; False for what takes its place as well
     exact: Callable[[EncoderConfig], AttentionOptions] | None = (
         None  # the setting that equals full attention ...
     )

@@ -91,8 +91,8 @@ class WindowAttention(FullAttention):
         return band_values(weights, v, length)
 
 
-def to_blocks(x: Float[Array, "B L *n"], block: int) -> Float[Array, "B blocks block *n"]:
-    """The row in blocks, the last one filled up with zeros."""
+def to_blocks(x: Float[Array, "B L *n"] | Int[Array, "B L *n"], block: int) -> Array:
+    """The row in blocks [B blocks block *n], the last one filled up with zeros."""
     blocks = -(-x.shape[1] // block)
     x = jnp.pad(x, ((0, 0), (0, blocks * block - x.shape[1]), *((0, 0),) * (x.ndim - 2)))
     return x.reshape(x.shape[0], blocks, block, *x.shape[2:])

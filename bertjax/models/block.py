@@ -4,9 +4,11 @@ post-norm   x = norm(x + attention(x)),  x = norm(x + mlp(x))     (BERT, 1810.04
 pre-norm    x = x + attention(norm(x)),  x = x + mlp(norm(x))     (and one norm at the end of the stack)
 """
 
+from typing import Any
+
 from flax import linen as nn
 
-from bertjax.attention import Context, make_attention
+from bertjax.attention import Context, make_attention, variant_of
 from bertjax.layers.config import AttentionOptions, EncoderConfig
 from bertjax.layers.dropout import Dropout
 from bertjax.layers.mlp import Mlp
@@ -16,7 +18,7 @@ from bertjax.types import Array, Float
 
 
 class Block(nn.Module):
-    """One layer: attention and feed-forward, each a residual branch."""
+    """One layer: attention and, unless it takes that place as well, feed-forward, each a residual branch."""
 
     config: EncoderConfig
     options: AttentionOptions
@@ -25,13 +27,14 @@ class Block(nn.Module):
     def __call__(self, x: Float[Array, "B L D"], context: Context, train: bool) -> Float[Array, "B L D"]:
         """The residual stream after this layer."""
         c = self.config
-        attention = make_attention(c, self.options, name="attention")
-        mlp, drop = Mlp(c, name="mlp"), Dropout(c.dropout)
-        first, second = Norm(c, name="attention_norm"), Norm(c, name="mlp_norm")
-        if c.block == "pre":
-            x = x + drop(attention(first(x), context, train=train), train=train)
-            x = x + drop(mlp(second(x)), train=train)
-        else:
-            x = first(x + drop(attention(x, context, train=train), train=train))
-            x = second(x + drop(mlp(x), train=train))
+        attention, drop = make_attention(c, self.options, name="attention"), Dropout(c.dropout)
+        branches: list[tuple[str, Any]] = [("attention_norm", lambda y: attention(y, context, train=train))]
+        if variant_of(self.options).feedforward:
+            branches.append(("mlp_norm", Mlp(c, name="mlp")))
+        for name, branch in branches:
+            norm = Norm(c, name=name)
+            if c.block == "pre":
+                x = x + drop(branch(norm(x)), train=train)
+            else:
+                x = norm(x + drop(branch(x), train=train))
         return shard(x, "batch", "length", "act_width")

@@ -37,8 +37,13 @@ class Encoder(nn.Module):
         init, axes = kernel_init(c.init_std), ("width", "output")
         self.pooler = Einsum("bd,de->be", (c.width, c.width), axes, c.compute, init)
 
-    def __call__(self, batch: Batch, *, train: bool, mask: AttentionMask | None = None) -> EncoderOutput:
-        """Hidden states of every token; `mask` restricts attention beyond padding, packing and direction."""
+    def __call__(
+        self, batch: Batch, *, train: bool, mask: AttentionMask | None = None, step: Array | int | None = None
+    ) -> EncoderOutput:
+        """Hidden states of every token; `mask` restricts attention beyond padding, packing and direction.
+
+        `step` is the step of training, for what changes on a schedule (the random features of a performer).
+        """
         c, (rows, length) = self.config, batch.tokens.shape
         allowed = AttentionMask(valid=batch.mask, segments=batch.segments, causal=c.direction != "both")
         order = allowed.backwards(length, rows) if c.direction == "right_to_left" else None
@@ -50,6 +55,7 @@ class Encoder(nn.Module):
             positions=batch.positions,
             scores=self.position.bias(length),
             relative=self.position.relative(length),
+            step=step,
         )
         x, states = self.stack(self.embedder(batch, train=train), context, train=train)
         if c.block == "pre":

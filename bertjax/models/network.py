@@ -8,7 +8,7 @@ from flax import linen as nn
 from bertjax.layers.config import EncoderConfig
 from bertjax.layers.mask import AttentionMask
 from bertjax.models.encoder import Encoder
-from bertjax.types import Batch, EncoderOutput
+from bertjax.types import Array, Batch, EncoderOutput
 
 
 class Network(nn.Module):
@@ -22,9 +22,11 @@ class Network(nn.Module):
         """Declares the encoder; the heads are given."""
         self.encoder = Encoder(self.config, self.keep_states)
 
-    def __call__(self, batch: Batch, *, train: bool, mask: AttentionMask | None = None) -> dict[str, Any]:
+    def __call__(
+        self, batch: Batch, *, train: bool, mask: AttentionMask | None = None, step: Array | int | None = None
+    ) -> dict[str, Any]:
         """The output of every head by its name, and the encoder's under "encoder"."""
-        output = self.encoder(batch, train=train, mask=mask)
+        output = self.encoder(batch, train=train, mask=mask, step=step)
         table = self.encoder.embedder.tokens
         return {"encoder": output, **{name: head(output, batch, table) for name, head in self.heads.items()}}
 
