@@ -1,4 +1,4 @@
-"""`--mode=evaluate`: the held-out metrics of the newest whole checkpoint of a workdir; and what they are held against."""
+"""`--mode=evaluate`: held-out metrics of a workdir's newest whole checkpoint, and what they are held against."""
 
 import collections
 import dataclasses

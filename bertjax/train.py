@@ -244,7 +244,7 @@ Finish = Callable[[dict[str, float]], dict[str, float]]
 
 
 def train(config: Config, workdir: str, finish: Finish = lambda values: values) -> bool:
-    """Runs, or resumes; False for a run that was finished before. `finish` turns the last evaluation into the result."""
+    """Runs or resumes; False if the run was finished before. `finish` turns the last evaluation into the result."""
     check(config)
     examples, heldout = open_rows(config, "train"), open_rows(config, "heldout")
     program = build(config, examples.vocabulary)

@@ -19,7 +19,7 @@ from bertjax.optim import OptimConfig
 from bertjax.settings import override
 from bertjax.sharding import MeshConfig
 from bertjax.tasks import Mlm, Nsp
-from bertjax.types import Batch, TrainState, Tree
+from bertjax.types import TrainState, Tree
 
 TIMES = {"seconds", "steps_per_second", "tokens_per_second", "flops_per_second", "waiting"}
 

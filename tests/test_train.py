@@ -5,15 +5,14 @@ import re
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
+from runs import assert_near, put, start, tiny
 
 from bertjax import tasks, train
 from bertjax.models.stacking import stack_layers
 from bertjax.types import Batch, Metrics, TrainState, Tree
-from runs import assert_near, put, start, tiny
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
@@ -258,7 +257,7 @@ def test_a_step_in_bfloat16_is_near_one_in_float32() -> None:
     for name in ("mlm_loss", "nsp_loss"):
         np.testing.assert_allclose(metrics[name][0], wanted_metrics[name][0], rtol=2e-2)
         assert metrics[name][0] != wanted_metrics[name][0]
-    for found, want in zip(jax.tree.leaves(gradient), jax.tree.leaves(wanted), strict=True):
+    for found in jax.tree.leaves(gradient):
         assert found.dtype == np.float32
     cosine = [
         np.vdot(x, y) / (np.linalg.norm(x) * np.linalg.norm(y))

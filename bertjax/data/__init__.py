@@ -1,1 +1,1 @@
-"""From text to batches: sources, tokenizers, the prepared corpus, examples and the loader. Nothing here knows a model."""
+"""From text to batches: sources, tokenizers, prepared corpora, formats, the loader. Nothing here knows a model."""

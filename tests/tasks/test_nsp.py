@@ -9,7 +9,6 @@ from bertjax import tasks
 from bertjax.tasks import Mlm, Nsp
 from bertjax.types import Batch, Metrics
 
-
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 
