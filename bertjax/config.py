@@ -12,7 +12,7 @@ import jax
 
 from bertjax import settings
 from bertjax import tasks as tasks_lib
-from bertjax.attention import ATTENTIONS
+from bertjax.attention import ATTENTIONS, check_attention
 from bertjax.data.examples import Examples, Format
 from bertjax.data.formats import FORMATS
 from bertjax.data.open import open_examples
@@ -115,6 +115,7 @@ def check(config: Config) -> None:
         )
     if optim.clip_norm is not None and optim.clip_norm <= 0:
         raise ValueError(f"optim.clip_norm={optim.clip_norm} must be above 0, or none for no clipping")
+    check_attention(config.model, packed=data.format.packed)
     tasks_lib.check(config.tasks, config.model, data.format)
 
 

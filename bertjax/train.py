@@ -88,7 +88,8 @@ def build(config: Config, vocabulary: Vocabulary, devices: Any = None) -> Progra
     with sharding.activate(mesh, rules):
         rows, length, format = config.train.batch_size, config.data.length, config.data.format
         batch = abstract_batch(rows, length, mesh, rules, packed=format.packed, labelled=format.labelled)
-        declared = jax.eval_shape(_init(network, config, vocabulary), jax.random.key(0), batch)
+        key = jax.eval_shape(jax.random.key, 0)  # its shape only: the devices may be ones to compile for
+        declared = jax.eval_shape(_init(network, config, vocabulary), key, batch)
         params = meta.unbox(declared)
         optimizer = make_optimizer(config.optim, config.train.steps, declared)
         opt_state = jax.eval_shape(optimizer.init, params)
@@ -326,7 +327,8 @@ def describe(program: Program, loader: Loader, workdir: str, first: int, faults:
             f"devices     {mesh.size} of {jax.device_count()} x {device.device_kind}, mesh {axes}, "
             f"rules {config.mesh.rules}, {jax.process_count()} process(es)",
             f"model       {program.parameters:,} parameters, {config.model.layers} x {config.model.width}, "
-            f"{config.model.dtype}; {explain(config.model, device.platform)}",
+            f"{config.model.dtype}",
+            f"attention   {explain(config.model, device.platform, length=config.data.length)}",
             f"batch       {train.batch_size} rows x {config.data.length} = {tokens:,} slots{parts}, "
             f"{rows // replicas} rows a device at a time",
             f"data        {len(loader.examples):,} rows an epoch, {full:.0%} full; "

@@ -204,8 +204,8 @@ def check_attention(config: EncoderConfig, *, packed: bool = False, causal: bool
                 raise ValueError(f"model.attention={name_of(options)} {why}: {fit}")
 
 
-def explain(config: EncoderConfig, platform: str) -> str:
-    """Which implementation each kind of layer trains with on that platform, and why, in one line."""
+def explain(config: EncoderConfig, platform: str, *, length: int | None = None) -> str:
+    """What each kind of layer trains with on that platform, for rows of that length, and why, in one line."""
     found = []
     for options in config.kinds:
         what = name_of(options)
@@ -213,7 +213,7 @@ def explain(config: EncoderConfig, platform: str) -> str:
             request = Request(
                 platform=platform,
                 dtype=config.dtype,
-                length=config.max_length,
+                length=length or config.max_length,
                 head_size=config.key_size,
                 dropout=config.attention_dropout,
                 bias=scheme_of(config.position).module.bias is not Position.bias,
@@ -221,4 +221,4 @@ def explain(config: EncoderConfig, platform: str) -> str:
             )
             what += " by {} ({})".format(*choose(options.backend, request))
         found.append(what)
-    return "attention: " + ", ".join(found)
+    return ", ".join(found)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-import os
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -17,9 +17,13 @@ from bertjax.attention.base import Context
 from bertjax.attention.kernels import KERNELS, PLATFORMS, Request, choose, cudnn, splash
 from bertjax.attention.local_global import LocalGlobal
 from bertjax.attention.window import Window
+from bertjax.config import Config, DataConfig, TrainConfig
+from bertjax.data.corpus import Vocabulary
+from bertjax.data.packing import BestFit
 from bertjax.layers.config import EncoderConfig, Full
 from bertjax.layers.mask import AttentionMask
-from bertjax.models.encoder import Encoder
+from bertjax.tasks.mlm import Mlm
+from bertjax.train import build, make_train_step
 from tests.attention.battery import FAST, Case, close, draw_parameters, refusal, small_batch
 
 TPU = Request(platform="tpu", dtype="bfloat16", length=512, head_size=64)
@@ -178,47 +182,37 @@ def test_cudnn_lowers_for_cuda(packed: bool, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.fixture(scope="module")
-def tpus() -> Any:
-    """A 2x2x1 slice of v5e for the ahead-of-time compiler."""
+def tpus() -> Iterator[Any]:
+    """Four chips of v5e for the ahead-of-time compiler."""
     pytest.importorskip("libtpu", reason="libtpu has the TPU compiler")
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     from jax.experimental import topologies
 
-    return topologies.get_topology_desc("v5e:2x2", platform="tpu").devices
+    jax.devices()  # the CPU has read the flags that libtpu does not know, and would end the process over
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XLA_FLAGS", "")
+        patch.setenv("TPU_SKIP_MDS_QUERY", "1")
+        patch.setenv("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+        yield topologies.get_topology_desc("v5e:2x2", platform="tpu").devices
+
+
+VOCABULARY = Vocabulary(64, 0, 1, 2, 3, 4, np.ones(64, bool), np.arange(64) < 5)
 
 
 @pytest.mark.parametrize("options", [Full("splash"), Window(256)], ids=["full", "window"])
-def test_splash_compiles_for_tpus_in_a_sharded_step(options: Any, tpus: Any) -> None:
-    """Forward and backward of a scanned, rematerialised encoder, split over rows, heads and queries."""
-    config = EncoderConfig(
-        layers=2, width=128, heads=2, vocab=1000, max_length=512, attention=options, attention_dropout=0.0,
-        dtype="bfloat16", scan=True, remat="block",
-    )  # fmt: skip
-    encoder, rules = Encoder(config), "fsdp_tensor_sequence"
-    mesh = sharding.make_mesh(sharding.MeshConfig(fsdp=1, tensor=2, sequence=2, rules=rules), list(tpus))
-    batch = small_batch(config, rows=2, length=512, packed=True)
-    shapes = jax.eval_shape(lambda: encoder.init(jax.random.key(0), batch, train=False))["params"]
-    places = sharding.parameter_shardings(shapes, mesh, rules)
-    bare = jax.tree.map(
-        lambda box, place: jax.ShapeDtypeStruct(box.value.shape, box.value.dtype, sharding=place),
-        shapes, places, is_leaf=lambda x: isinstance(x, sharding.Declared),
-    )  # fmt: skip
-    placed = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(
-            x.shape, x.dtype, sharding=sharding.batch_sharding(x.shape, mesh, rules, length=x.ndim > 1)
+def test_splash_compiles_for_tpus_in_the_train_step(options: Any, tpus: Any) -> None:
+    """The whole update of a packed run, scanned and rematerialised, split over rows, heads and queries."""
+    config = Config(
+        model=EncoderConfig(
+            layers=2, width=128, heads=2, vocab=64, vocab_multiple=128, max_length=512, attention=options,
+            attention_dropout=0.0, dtype="bfloat16", scan=True, remat="block",
         ),
-        batch,
-    )
-
-    def loss(parameters: Any, batch: Any) -> Any:
-        rngs = {"dropout": jax.random.key(0)}
-        return (
-            encoder.apply({"params": parameters}, batch, train=True, rngs=rngs)
-            .hidden.astype(jnp.float32)
-            .sum()
-        )
-
-    with sharding.activate(mesh, rules):
-        compiled = jax.jit(jax.grad(loss)).lower(bare, placed).compile()
-    text = compiled.as_text()
+        data=DataConfig(length=512, format=BestFit()),
+        tasks=(Mlm(),),
+        mesh=sharding.MeshConfig(fsdp=1, tensor=2, sequence=2, rules="fsdp_tensor_sequence"),
+        train=TrainConfig(batch_size=2),
+    )  # fmt: skip
+    program = build(config, VOCABULARY, list(tpus))
+    assert program.batch.segments is not None
+    with program.active():
+        text = make_train_step(program).lower(program.state, program.batch).compile().as_text()
     assert "splash_mha_fwd" in text and "splash_mha_dkv" in text and "tpu_custom_call" in text
