@@ -21,7 +21,7 @@ it.
 
 import abc
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -30,10 +30,11 @@ from bertjax.data.corpus import Vocabulary
 from bertjax.data.shuffle import mix, permute
 from bertjax.types import Int
 
-__all__ = ["Content", "CorpusExamples", "Documents", "Examples", "Format", "Part", "Rows", "Span"]
+__all__ = ["Content", "CorpusExamples", "Documents", "Examples", "Format", "Ints", "Part", "Rows", "Span"]
 
 Rows = dict[str, np.ndarray]  # the arrays above with a leading batch axis
 Span = tuple[int, int]  # the tokens of the corpus from the first position to before the second
+Ints = Int[np.ndarray, "R"]  # one number for each row
 Part = Sequence[Span]  # one side of a pair, or all of a single sequence; spans are joined by [SEP]
 
 _ORDER = 1  # purpose of a hash, so that no two draws share one
@@ -94,8 +95,8 @@ class Examples(abc.ABC):
     """Whether rows carry `starts_word`."""
 
     @abc.abstractmethod
-    def fill(self, rows: Rows, row: int, epoch: int, index: int) -> None:
-        """Writes example `index` of that epoch into one row of empty ones."""
+    def fill(self, rows: Rows, where: Ints, epochs: Ints, indices: Ints) -> None:
+        """Writes examples into those of the empty rows that `where` numbers."""
 
     def __len__(self) -> int:
         return self.size
@@ -130,9 +131,8 @@ class Examples(abc.ABC):
             rows["pair_label"] = np.zeros(len(indices), np.int32)
         if self.segmented:
             rows["starts_word"] = np.ones(shape, bool)  # special tokens and padding stand alone
-        for row, (epoch, index) in enumerate(zip(epochs, indices, strict=True)):
-            if index >= 0:
-                self.fill(rows, row, int(epoch), int(index))
+        where = np.flatnonzero(rows["example_id"] >= 0)
+        self.fill(rows, where, np.asarray(epochs, np.int64)[where], np.asarray(indices, np.int64)[where])
         return rows
 
     def example(self, epoch: int, index: int) -> dict[str, np.ndarray]:
@@ -162,16 +162,20 @@ class CorpusExamples(Examples):
             )
 
     @abc.abstractmethod
-    def content(self, epoch: int, index: int) -> Content:
-        """Where the text of row `index` in that epoch stands in the corpus."""
+    def contents(self, epochs: Ints, indices: Ints) -> Iterable[Content]:
+        """Where the text of each row stands in the corpus."""
 
     def run(self, index: int) -> Span:
         """The span of one run."""
         return int(self.starts[index]), int(self.starts[index + 1])
 
-    def fill(self, rows: Rows, row: int, epoch: int, index: int) -> None:
-        """Reads the content and lays it out."""
-        sequences, label = self.content(epoch, index)
+    def fill(self, rows: Rows, where: Ints, epochs: Ints, indices: Ints) -> None:
+        """Reads the contents and lays them out."""
+        for row, content in zip(where.tolist(), self.contents(epochs, indices), strict=True):
+            self._lay(rows, row, content)
+
+    def _lay(self, rows: Rows, row: int, content: Content) -> None:
+        sequences, label = content
         tokens = rows["tokens"][row]
         stop = 0
         for number, parts in enumerate(sequences):

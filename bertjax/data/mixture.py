@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from bertjax.data.examples import Examples, Rows
+from bertjax.data.examples import Examples, Ints, Rows
 from bertjax.data.shuffle import mix, permute
 from bertjax.settings import digest
 from bertjax.types import Int
@@ -78,10 +78,12 @@ class Mixture(Examples):
             indices[here] = own + self.bounds[number]
         return epochs, indices
 
-    def fill(self, rows: Rows, row: int, epoch: int, index: int) -> None:
-        """Writes the example of the source that the number belongs to."""
-        number = int(np.searchsorted(self.bounds, index, side="right")) - 1
-        self.sources[number].fill(rows, row, epoch, index - int(self.bounds[number]))
+    def fill(self, rows: Rows, where: Ints, epochs: Ints, indices: Ints) -> None:
+        """Writes each example of the source that its number belongs to."""
+        which = np.searchsorted(self.bounds, indices, side="right") - 1
+        for number in np.unique(which):
+            here = which == number
+            self.sources[number].fill(rows, where[here], epochs[here], indices[here] - self.bounds[number])
 
     def seen(self, rows: int, seed: int) -> dict[str, dict[str, float]]:
         """Of the first `rows` rows: how many each source supplied, its epochs, and its tokens.

@@ -14,10 +14,11 @@ its memory.
 """
 
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 
-from bertjax.data.examples import Content, CorpusExamples, Documents, Examples, Format, check_length
+from bertjax.data.examples import Content, CorpusExamples, Documents, Examples, Format, Ints, check_length
 from bertjax.data.singles import sentence_runs
 from bertjax.types import Int
 
@@ -45,10 +46,12 @@ class Packed(CorpusExamples):
         self.ends = np.concatenate(ends)  # row r holds members[ends[r] : ends[r + 1]]
         self.size = rows
 
-    def content(self, epoch: int, index: int) -> Content:
-        """The sequences of row `index`, the same in every epoch."""
-        del epoch
-        return Content([[[self.run(run)]] for run in self.members[self.ends[index] : self.ends[index + 1]]])
+    def contents(self, epochs: Ints, indices: Ints) -> Iterator[Content]:
+        """The sequences of each row, the same in every epoch."""
+        del epochs
+        for index in indices:
+            runs = self.members[self.ends[index] : self.ends[index + 1]]
+            yield Content([[[self.run(run)]] for run in runs])
 
 
 @dataclasses.dataclass(frozen=True)

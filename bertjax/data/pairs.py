@@ -31,13 +31,23 @@ label 1 under `random`, and an empty B under the others.
 import abc
 import dataclasses
 import math
+from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from bertjax.data.cutting import Units, document_starts, plan
-from bertjax.data.examples import Content, CorpusExamples, Documents, Examples, Format, Span, check_length
-from bertjax.data.shuffle import below, chance, draws, mix, mix_many
+from bertjax.data.examples import (
+    Content,
+    CorpusExamples,
+    Documents,
+    Examples,
+    Format,
+    Ints,
+    Span,
+    check_length,
+)
+from bertjax.data.shuffle import below, draws, mix_many
 from bertjax.types import Bool, Int
 
 __all__ = ["Choice", "PairFormat", "Pairs", "SegmentPair", "SentencePair"]
@@ -45,8 +55,9 @@ __all__ = ["Choice", "PairFormat", "Pairs", "SegmentPair", "SentencePair"]
 Negatives = Literal["random", "swapped", "none"]
 
 _SPECIAL = 3  # [CLS], [SEP] and [SEP]
-_ROUNDS = 8  # of draws, before the nearest partner will do
-_SEEN = 512  # second parts looked at in a round
+_ROUNDS = 16  # of draws, before the nearest partner will do
+_SEEN = 256  # second parts looked at in a round
+_NEVER = 1 << 31
 _IS_SHORT, _HOW_SHORT, _CUT, _PARTNER, _LABEL = range(10, 15)  # purposes of hashes
 
 
@@ -58,8 +69,16 @@ class Choice(NamedTuple):
     cost: int  # how far they are from looking alike: 0 is perfect, below L is a difference in length
 
 
+class _Seen(NamedTuple):
+    """Second parts of chunks elsewhere, so many for each row."""
+
+    sizes: Int[np.ndarray, "R S"]  # 0 where a chunk drawn has no more of them
+    ends: Int[np.ndarray, "R S"]
+    odd: Bool[np.ndarray, "R S"]  # True for the end of a document where this row's own is none
+
+
 class Pairs(CorpusExamples):
-    """Rows whose base is a chunk of the corpus, cut in two."""
+    """Rows whose base is a chunk of the corpus, cut in two; the rows of a batch are worked out together."""
 
     def __init__(
         self,
@@ -72,14 +91,12 @@ class Pairs(CorpusExamples):
         super().__init__(corpus, length, starts, special=_SPECIAL)
         self.seed, self.negatives = seed, negatives
         self.labelled = negatives != "none"
-        offsets = corpus.sentence_offsets
-        self.sentences = (
-            np.searchsorted(offsets, starts, side="right") - 1
-        )  # the one at which each chunk starts
-        self.closing = np.searchsorted(starts, np.unique(document_starts(corpus))[1:]) - 1
-        self.closes = np.zeros(self.size, bool)  # whether a chunk is the last of its document
+        self.offsets = np.asarray(corpus.sentence_offsets)
+        self.sentences = np.searchsorted(self.offsets, starts, side="right") - 1  # in which each chunk starts
+        self.closing = np.searchsorted(starts, np.unique(document_starts(corpus))[1:]) - 1  # its document
+        self.closes = np.zeros(self.size, bool)
         self.closes[self.closing] = True
-        self.suffixes = min(math.ceil(2 * len(offsets) / self.size), 128)  # second parts looked at in a chunk
+        self.suffixes = min(math.ceil(2 * len(self.offsets) / self.size), 128)  # second parts seen in a chunk
         self.drawn = math.ceil(_SEEN / self.suffixes)  # chunks drawn in a round
         if negatives == "random" and len(self.closing) == 1:
             raise ValueError(
@@ -87,84 +104,124 @@ class Pairs(CorpusExamples):
                 "set negatives=swapped, or prepare it so that documents are told apart"
             )
 
-    def content(self, epoch: int, index: int) -> Content:
-        """A and B of row `index`, cut and labelled by the epoch."""
-        start, stop = self.run(index)
-        label = int(chance(0.5, self.seed, _LABEL, epoch, index))
+    def contents(self, epochs: Ints, indices: Ints) -> Iterator[Content]:
+        """A and B of each row, cut and labelled by the epoch."""
+        labels = (mix_many(self.seed, _LABEL, epochs, indices) < np.uint64(1 << 63)).astype(int).tolist()
+        runs = zip(self.starts[indices].tolist(), self.starts[indices + 1].tolist(), strict=True)
         if self.negatives == "random":
-            cut, partner, _ = self.choose(epoch, index)
-            label |= int(cut == stop)
-            return Content([[[(start, cut)], [partner if label else (cut, stop)]]], label)
-        borders = self._borders(index)
-        if len(borders):
-            cut = int(borders[below(len(borders), self.seed, _CUT, epoch, index)])
-        else:
-            cut = self._cut_inside(epoch, index)
-        first, second = (start, cut), (cut, stop)
-        if self.negatives == "none":
-            return Content([[[first], [second]]])
-        label &= int(cut < stop)
-        return Content([[[second], [first]] if label else [[first], [second]]], label)
+            for (start, stop), label, choice in zip(runs, labels, self.choose(epochs, indices), strict=True):
+                label |= int(choice.cut == stop)
+                yield Content(
+                    [[[(start, choice.cut)], [choice.partner if label else (choice.cut, stop)]]], label
+                )
+            return
+        for (start, stop), label, cut in zip(runs, labels, self._cuts(epochs, indices), strict=True):
+            first, second = (start, cut), (cut, stop)
+            if self.negatives == "none":
+                yield Content([[[first], [second]]])
+            else:
+                label &= int(cut < stop)
+                yield Content([[[second], [first]] if label else [[first], [second]]], label)
 
-    def choose(self, epoch: int, index: int) -> Choice:
-        """The cut of a row and the second part of a chunk elsewhere, chosen together to look alike."""
-        start, stop = self.run(index)
-        own = stop - self._borders(index)  # lengths of the second parts that this chunk can have
-        if not len(own):
-            return self._choose_inside(epoch, index)
-        preference = np.full(self.length, self.length)  # by length: a random order of these, and no others
-        preference[own] = np.argsort(mix_many(mix(self.seed, _CUT, epoch, index), own))
-        spare = self.length - _SPECIAL - (stop - start)
-        best: Choice | None = None
+    def choose(self, epochs: Ints, indices: Ints) -> list[Choice]:
+        """For each row, its cut and the second part of a chunk elsewhere, chosen together to look alike."""
+        own, order = self._second_parts(epochs, indices)
+        between = own.any(axis=1)
+        chosen = {
+            row: self._choose_inside(int(epochs[row]), int(indices[row]))
+            for row in np.flatnonzero(~between).tolist()
+        }
+        ranks = np.full((len(indices), self.length), _NEVER)  # by row and length: which to prefer, of its own
+        np.put_along_axis(ranks, own, order, axis=1)
+        ranks[:, 0] = _NEVER
+        left = np.flatnonzero(between)
         for number in range(_ROUNDS):
-            chunks, odd = self._elsewhere(epoch, index, number)
-            begins, ends = self.starts[chunks, None], self.starts[chunks + 1, None]
-            sentences = self.sentences[chunks + 1, None] - np.arange(self.suffixes)
-            places = np.asarray(self.corpus.sentence_offsets[np.maximum(sentences, 0)])
-            within = (places > begins) & (places < ends)
-            sizes = np.where(within, ends - places, 0)
-            order = np.where(within & ~odd[:, None], preference[sizes], self.length)
-            chosen = int(np.argmin(order))
-            if order.flat[chosen] < self.length:
-                end = int(ends[chosen // self.suffixes, 0])
-                return Choice(stop - int(sizes.flat[chosen]), (int(places.flat[chosen]), end), 0)
-            best = min(
-                filter(None, (best, self._nearest(stop, own, spare, sizes, odd, ends))), key=lambda c: c.cost
-            )
-        assert best is not None
-        return best
+            if not len(left):
+                break
+            seen = self._elsewhere(epochs[left], indices[left], number)
+            rank = np.where(seen.odd, _NEVER, np.take_along_axis(ranks[left], seen.sizes, axis=1))
+            best = rank.argmin(axis=1)
+            here = np.arange(len(left))
+            found = rank[here, best] < _NEVER
+            sizes, ends, stops = seen.sizes[here, best], seen.ends[here, best], self.starts[indices[left] + 1]
+            for row, *numbers in np.stack([left, stops - sizes, ends - sizes, ends])[:, found].T.tolist():
+                chosen[row] = Choice(numbers[0], (numbers[1], numbers[2]), 0)
+            for place in np.flatnonzero(~found).tolist():
+                row = int(left[place])
+                near = self._nearest(int(indices[row]), own[row], *(part[place] for part in seen))
+                if row not in chosen or near.cost < chosen[row].cost:
+                    chosen[row] = near
+            left = left[~found]
+        return [chosen[row] for row in range(len(indices))]
+
+    def _second_parts(
+        self, epochs: Ints, indices: Ints
+    ) -> tuple[Int[np.ndarray, "R K"], Int[np.ndarray, "R K"]]:
+        """Lengths of all second parts that each chunk can have (0: no more), and a random order of them."""
+        first, start, stop = self.sentences[indices], self.starts[indices], self.starts[indices + 1]
+        width = int((self.sentences[indices + 1] - first).max(initial=0)) + 1
+        places = self.offsets[np.minimum(first[:, None] + np.arange(width), len(self.offsets) - 1)]
+        inside = (places > start[:, None]) & (places < stop[:, None])
+        own = np.where(inside, stop[:, None] - places, 0)
+        order = mix_many(self.seed, _CUT, epochs[:, None], indices[:, None], own) >> np.uint64(33)
+        return own, np.where(inside, order.astype(np.int64), _NEVER)
+
+    def _cuts(self, epochs: Ints, indices: Ints) -> Iterator[int]:
+        """Where B begins in each row: between two sentences if it has them."""
+        own, order = self._second_parts(epochs, indices)
+        sizes = own[np.arange(len(own)), order.argmin(axis=1)].tolist()
+        for size, epoch, index in zip(sizes, epochs.tolist(), indices.tolist(), strict=True):
+            yield self.run(index)[1] - size if size else self._cut_inside(epoch, index)
+
+    def _elsewhere(self, epochs: Ints, indices: Ints, number: int) -> _Seen:
+        """Second parts of chunks of other documents, each as likely; of last chunks only for a last one."""
+        hashes = mix_many(
+            self.seed, _PARTNER, epochs[:, None], indices[:, None], number, np.arange(self.drawn)
+        )
+        document = np.searchsorted(self.closing, indices)[:, None]
+        last = self.closing[document]
+        first = np.where(document > 0, self.closing[document - 1] + 1, 0)
+        closes = last == indices[:, None]
+        count = np.where(closes, 1, last + 1 - first)  # this document's own, which are passed over
+        drawn = draws(np.where(closes, len(self.closing), self.size) - count, hashes)
+        drawn += count * (drawn >= np.where(closes, document, first))
+        chunks = np.where(closes, self.closing[np.minimum(drawn, len(self.closing) - 1)], drawn)
+        begins, ends = self.starts[chunks], self.starts[chunks + 1]
+        sentences = self.sentences[chunks + 1][:, :, None] - np.arange(self.suffixes)
+        places = self.offsets[np.maximum(sentences, 0)]
+        inside = (places > begins[:, :, None]) & (places < ends[:, :, None])
+        sizes = np.where(inside, ends[:, :, None] - places, 0).reshape(len(indices), -1)
+        odd = self.closes[chunks] & ~closes
+        return _Seen(sizes, ends.repeat(self.suffixes, axis=1), odd.repeat(self.suffixes, axis=1))
 
     def _nearest(
         self,
-        stop: int,
-        own: Int[np.ndarray, "k"],
-        spare: int,
-        sizes: Int[np.ndarray, "drawn suffixes"],
-        odd: Bool[np.ndarray, "drawn"],
-        ends: Int[np.ndarray, "drawn 1"],
+        index: int,
+        own: Int[np.ndarray, "K"],
+        sizes: Int[np.ndarray, "S"],
+        ends: Int[np.ndarray, "S"],
+        odd: Bool[np.ndarray, "S"],
     ) -> Choice:
-        """Of the second parts that were looked at, the one nearest in length to one of this row's own."""
-        gap = sizes[:, :, None] - own
-        unfit = (sizes == 0)[:, :, None] | (gap > spare)
-        cost = np.abs(gap) + self.length * (odd[:, None, None] + 4 * unfit)
-        chunk, suffix, which = (int(i) for i in np.unravel_index(np.argmin(cost), cost.shape))
-        size = (
-            int(sizes[chunk, suffix]) if not unfit[chunk, suffix, which] else 1
-        )  # the least that fits anywhere
-        end = int(ends[chunk, 0])
-        return Choice(stop - int(own[which]), (end - size, end), int(cost[chunk, suffix, which]))
+        """Of the second parts seen, the one nearest in length to one of this row's own."""
+        start, stop = self.run(index)
+        own = own[own > 0]
+        gap = sizes[:, None] - own
+        unfit = (sizes == 0)[:, None] | (gap > self.length - _SPECIAL - (stop - start))
+        cost = np.abs(gap) + self.length * (odd[:, None] + 4 * unfit)
+        place, which = (int(number) for number in np.unravel_index(np.argmin(cost), cost.shape))
+        size, end = 1 if unfit[place, which] else int(sizes[place]), int(ends[place])  # one token always fits
+        return Choice(stop - int(own[which]), (end - size, end), int(cost[place, which]))
 
     def _choose_inside(self, epoch: int, index: int) -> Choice:
         """The same for a chunk of one sentence: both candidates start with a word inside a sentence."""
-        start, stop = self.run(index)
+        stop = self.run(index)[1]
         cut = self._cut_inside(epoch, index)
         size = stop - cut or self.length - _SPECIAL - 1
         tail: Span = (0, 0)
         for number in range(_ROUNDS):
-            chunks, _ = self._elsewhere(epoch, index, number)
-            for begin, end in zip(
-                self.starts[chunks].tolist(), self.starts[chunks + 1].tolist(), strict=True
-            ):
+            ends = self._elsewhere(np.array([epoch]), np.array([index]), number).ends[0, :: self.suffixes]
+            chunks = np.searchsorted(self.starts, ends) - 1
+            for begin, end in zip(self.starts[chunks].tolist(), ends.tolist(), strict=True):
                 place = max(end - size, begin)
                 if place > begin and self._is_inner_word(place):
                     return Choice(cut, (place, end), 0)
@@ -173,16 +230,8 @@ class Pairs(CorpusExamples):
         return Choice(cut, tail, 4 * self.length)
 
     def _is_inner_word(self, place: int) -> bool:
-        offsets = self.corpus.sentence_offsets
-        inner = offsets[np.searchsorted(offsets, place)] != place
-        return bool(inner and self.vocabulary.starts_word[self.corpus.read(place, place + 1)[0]])
-
-    def _borders(self, index: int) -> Int[np.ndarray, "k"]:
-        """Where sentences start inside a chunk."""
-        start, stop = self.run(index)
-        first, last = int(self.sentences[index]), int(self.sentences[index + 1])
-        places = np.asarray(self.corpus.sentence_offsets[first : last + 1])
-        return places[(places > start) & (places < stop)]
+        inside = self.offsets[np.searchsorted(self.offsets, place)] != place
+        return bool(inside and self.vocabulary.starts_word[self.corpus.read(place, place + 1)[0]])
 
     def _cut_inside(self, epoch: int, index: int) -> int:
         """Where B begins in a chunk of one sentence: at a word, or at any token; at the end if it has one."""
@@ -192,21 +241,6 @@ class Pairs(CorpusExamples):
         words = np.flatnonzero(self.vocabulary.starts_word[self.corpus.read(start + 1, stop)])
         inside = words if len(words) else np.arange(stop - start - 1)
         return start + 1 + int(inside[below(len(inside), self.seed, _CUT, epoch, index)])
-
-    def _elsewhere(
-        self, epoch: int, index: int, number: int
-    ) -> tuple[Int[np.ndarray, "drawn"], Bool[np.ndarray, "drawn"]]:
-        """Chunks of other documents, each as likely; and which close theirs although this one does not."""
-        key = mix(self.seed, _PARTNER, epoch, index, number)
-        document = int(np.searchsorted(self.closing, index))
-        if self.closes[index]:  # only chunks that close their document, too
-            drawn = draws(len(self.closing) - 1, self.drawn, key)
-            return self.closing[drawn + (drawn >= document)], np.zeros(self.drawn, bool)
-        first = int(self.closing[document - 1]) + 1 if document else 0
-        count = int(self.closing[document]) + 1 - first
-        drawn = draws(self.size - count, self.drawn, key)
-        chunks = drawn + count * (drawn >= first)
-        return chunks, self.closes[chunks]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -248,8 +282,8 @@ class SegmentPair(PairFormat):
 
         def jump(units: Units) -> Int[np.ndarray, "n"]:
             here = units.bounds[:-1]  # the chunk's first token keys its draws, so blocks do not matter
-            is_short = mix_many(mix(seed, _IS_SHORT), here) >> np.uint64(11) < threshold
-            short = 2 + (mix_many(mix(seed, _HOW_SHORT), here) % np.uint64(limit - 1)).astype(np.int64)
+            is_short = mix_many(seed, _IS_SHORT, here) >> np.uint64(11) < threshold
+            short = 2 + (mix_many(seed, _HOW_SHORT, here) % np.uint64(limit - 1)).astype(np.int64)
             target = np.where(is_short, short, limit)
             unit = np.arange(len(here))
             fits = units.reach(limit)

@@ -36,12 +36,22 @@ def mix(*parts: int) -> int:
     return state
 
 
-def mix_many(key: int, counters: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
-    """`mix(*parts, counter)` for every counter at once, where `key = mix(*parts)`; uint64."""
-    state = counters.astype(np.uint64) + np.uint64((key + _GOLDEN) & _MASK)
+def mix_many(*parts: int | np.ndarray) -> Int[np.ndarray, "..."]:
+    """`mix` of every tuple in the arrays broadcast together; uint64."""
+    first = next(number for number, part in enumerate(parts) if isinstance(part, np.ndarray))
+    state = np.full(
+        1, mix(*(int(part) for part in parts[:first])), np.uint64
+    )  # not a scalar: those warn on overflow
+    for part in parts[first:]:
+        state = _scramble(state + np.uint64(_GOLDEN) + np.atleast_1d(part).astype(np.uint64))
+    return state
+
+
+def _scramble(state: np.ndarray) -> np.ndarray:
     state = (state ^ (state >> np.uint64(30))) * np.uint64(_FIRST)
     state = (state ^ (state >> np.uint64(27))) * np.uint64(_SECOND)
-    return state ^ (state >> np.uint64(31))
+    state ^= state >> np.uint64(31)
+    return state
 
 
 def below(n: int, *parts: int) -> int:
@@ -49,10 +59,9 @@ def below(n: int, *parts: int) -> int:
     return (mix(*parts) * n) >> 64
 
 
-def draws(n: int, count: int, key: int) -> Int[np.ndarray, "count"]:
-    """So many uniform integers in [0, n), n below 2**32; int64."""
-    high = mix_many(key, np.arange(count)) >> np.uint64(32)
-    return (high * np.uint64(n) >> np.uint64(32)).astype(np.int64)
+def draws(n: int | np.ndarray, hashes: np.ndarray) -> Int[np.ndarray, "..."]:
+    """The uniform integers in [0, n) that hashes stand for, n below 2**32; int64."""
+    return ((hashes >> np.uint64(32)) * np.asarray(n, np.uint64) >> np.uint64(32)).astype(np.int64)
 
 
 def chance(probability: float, *parts: int) -> bool:
@@ -69,13 +78,13 @@ def permute(positions: Int[np.ndarray, "m"], n: int, key: int) -> Int[np.ndarray
     bits = (n - 1).bit_length()
     low_bits = np.uint64(bits - bits // 2)
     low_mask, high_mask = np.uint64((1 << (bits - bits // 2)) - 1), np.uint64((1 << (bits // 2)) - 1)
-    keys = [mix(key, number) for number in range(_ROUNDS)]
+    keys = [np.uint64(mix(key, number)) for number in range(_ROUNDS)]
     result, outside = positions.astype(np.uint64), np.arange(positions.size)
     while outside.size:
         high, low = result[outside] >> low_bits, result[outside] & low_mask
         for even, odd in zip(keys[::2], keys[1::2], strict=True):
-            high = high ^ (mix_many(even, low) & high_mask)
-            low = low ^ (mix_many(odd, high) & low_mask)
+            high = high ^ (_scramble(low + even) & high_mask)
+            low = low ^ (_scramble(high + odd) & low_mask)
         result[outside] = (high << low_bits) | low
         outside = outside[result[outside] >= n]
     return result.astype(np.int64)

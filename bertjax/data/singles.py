@@ -15,11 +15,12 @@ compiled step has one shape, so here the batch is fixed and `efficiency` tells b
 """
 
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 
 from bertjax.data.cutting import Units, cut_long, document_starts, plan, whole_units
-from bertjax.data.examples import Content, CorpusExamples, Documents, Examples, Format, check_length
+from bertjax.data.examples import Content, CorpusExamples, Documents, Examples, Format, Ints, check_length
 from bertjax.types import Int
 
 __all__ = ["DocSentences", "FullSentences", "Padded", "sentence_runs"]
@@ -30,10 +31,11 @@ _SPECIAL = 2  # [CLS] and [SEP]
 class Runs(CorpusExamples):
     """A run of one document to a row."""
 
-    def content(self, epoch: int, index: int) -> Content:
-        """The run of row `index`, the same in every epoch."""
-        del epoch
-        return Content([[[self.run(index)]]])
+    def contents(self, epochs: Ints, indices: Ints) -> Iterator[Content]:
+        """The run of each row, the same in every epoch."""
+        del epochs
+        for index in indices:
+            yield Content([[[self.run(index)]]])
 
 
 class RunsAcross(CorpusExamples):
@@ -45,13 +47,14 @@ class RunsAcross(CorpusExamples):
         first = np.searchsorted(self.borders, starts[:-1], side="right")
         self.tokens += int(np.sum(np.searchsorted(self.borders, starts[1:]) - first))
 
-    def content(self, epoch: int, index: int) -> Content:
-        """The run of row `index`, divided where documents end; the same in every epoch."""
-        del epoch
-        start, stop = self.run(index)
-        first, last = np.searchsorted(self.borders, [start + 1, stop])
-        bounds = [start, *self.borders[first:last].tolist(), stop]
-        return Content([[list(zip(bounds[:-1], bounds[1:], strict=True))]])
+    def contents(self, epochs: Ints, indices: Ints) -> Iterator[Content]:
+        """The run of each row, divided where documents end; the same in every epoch."""
+        del epochs
+        for index in indices:
+            start, stop = self.run(index)
+            first, last = np.searchsorted(self.borders, [start + 1, stop])
+            bounds = [start, *self.borders[first:last].tolist(), stop]
+            yield Content([[list(zip(bounds[:-1], bounds[1:], strict=True))]])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 import pytest
-from texts import FIRST, Text, positions_in, random_text
+from texts import FIRST, Text, positions_in, random_text, unstacked
 
 from bertjax import settings
 from bertjax.data import cutting
@@ -27,7 +27,7 @@ ODD = {
 
 
 def every(examples: Examples, epoch: int = 0) -> list[dict[str, np.ndarray]]:
-    return [examples.example(epoch, index) for index in range(len(examples))]
+    return unstacked(examples.rows([epoch] * len(examples), range(len(examples))))
 
 
 def make(name: str, corpus: Documents, length: int, seed: int = 0) -> Examples:
@@ -87,11 +87,12 @@ def test_rows_are_laid_out_as_documented(name: str, kind: str) -> None:
 def test_a_row_depends_on_nothing_but_seed_epoch_and_index(name: str) -> None:
     corpus = random_text(40, seed=2)
     one, other = FORMATS[name].examples(corpus, 31, 7), FORMATS[name].examples(corpus, 31, 7)
-    for index in reversed(range(len(one))):  # one is asked backwards, the other forwards
-        one.example(5, index)
-    for index in range(len(one)):
-        for key, array in other.example(2, index).items():
-            assert np.array_equal(array, one.example(2, index)[key]), key
+    every(one, epoch=5)
+    for index, row in reversed(
+        list(enumerate(every(other, epoch=2)))
+    ):  # all at once, and one by one backwards
+        for key, array in one.example(2, index).items():
+            assert np.array_equal(array, row[key]), key
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -4,7 +4,7 @@ import collections
 
 import numpy as np
 import pytest
-from texts import Text, parts_of, random_text
+from texts import Text, parts_of, random_text, unstacked
 
 from bertjax.data.pairs import PairFormat, Pairs, SegmentPair, SentencePair
 from bertjax.data.synthetic import SyntheticCorpus
@@ -22,7 +22,7 @@ def make(
 
 
 def every(pairs: Pairs, epoch: int) -> list[Row]:
-    rows = [pairs.example(epoch, index) for index in range(len(pairs))]
+    rows = unstacked(pairs.rows([epoch] * len(pairs), range(len(pairs))))
     return [(*parts_of(row), int(row["pair_label"])) for row in rows]
 
 
@@ -73,8 +73,7 @@ def test_sentence_order_labels_are_true_of_the_corpus(kind: type[PairFormat], co
 @pytest.mark.parametrize("kind", FORMATS)
 def test_without_negatives_there_is_no_label(kind: type[PairFormat], corpus: Text) -> None:
     pairs = make(kind, corpus, 40, "none")
-    for index in range(len(pairs)):
-        row = pairs.example(0, index)
+    for index, row in enumerate(unstacked(pairs.rows([0] * len(pairs), range(len(pairs))))):
         assert "pair_label" not in row
         first, second = parts_of(row)
         assert first + second == list(range(pairs.starts[index], pairs.starts[index + 1]))
@@ -157,7 +156,7 @@ def test_lengths_and_borders_do_not_tell_the_label(kind: type[PairFormat]) -> No
 @pytest.mark.parametrize("length", [64, 512])
 def test_nearly_all_partners_agree_in_length(kind: type[PairFormat], length: int) -> None:
     pairs = make(kind, SyntheticCorpus(2000, 101, seed=2), length, "random")
-    costs = np.array([pairs.choose(0, index).cost for index in range(500)])
+    costs = np.array([choice.cost for choice in pairs.choose(np.zeros(500, int), np.arange(500))])
     assert (costs == 0).mean() > 0.95
     assert costs.max() < length  # the rest differ by a few tokens
 
@@ -191,7 +190,8 @@ def test_short_chunks_come_as_often_and_as_short_as_asked() -> None:
 def test_cuts_are_uniform_over_the_sentence_borders() -> None:
     corpus = Text([[3, 9, 1, 4, 6]] * 2)
     pairs = SegmentPair(negatives="none", short_probability=0.0).examples(corpus, 50, 0)
-    cuts = collections.Counter(len(parts_of(pairs.example(epoch, 0))[0]) for epoch in range(2000))
+    rows = unstacked(pairs.rows(range(2000), [0] * 2000))
+    cuts = collections.Counter(len(parts_of(row)[0]) for row in rows)
     assert set(cuts) == {3, 12, 13, 17}
     assert max(abs(count - 500) for count in cuts.values()) < 5 * np.sqrt(500 * 0.75)
 
@@ -223,8 +223,8 @@ def test_one_sentence_is_cut_where_a_word_starts(kind: type[PairFormat], negativ
     pairs = make(kind, corpus, 30, negatives)
     begins = collections.Counter()
     for epoch in range(10):
-        for index in range(len(pairs)):
-            first, second = parts_of(pairs.example(epoch, index))
+        for row in unstacked(pairs.rows([epoch] * len(pairs), range(len(pairs)))):
+            first, second = parts_of(row)
             assert len(first) + len(second) == 12
             begins[max(second[0], first[0]) % 12 if negatives != "random" else second[0] % 12] += 1
     assert set(begins) == {3, 6, 9}
@@ -254,7 +254,7 @@ def test_odd_corpora_fit_and_are_labelled_truly(kind: type[PairFormat], length: 
     for documents in ([[1], [1]], [[50], [2]], [[100, 3], [41], [20, 20, 95, 1], [2, 2]], [[3, 3], [], [1]]):
         corpus = Text(documents)
         pairs = make(kind, corpus, length, "random")
-        for epoch in range(5):
+        for epoch in range(2):
             for first, second, label in every(pairs, epoch):
                 assert first and second and run(first) and run(second)
                 assert len(first) + len(second) + 3 <= length

