@@ -86,6 +86,11 @@ class Corpus:
         """Whether a word segmenter marked where words start."""
         return len(self._batches) > 0 and int(self._batches[0, 3]) >= 0
 
+    @property
+    def plans(self) -> str:
+        """The folder in which plans for this split are kept: made while training, and no part of the corpus."""
+        return os.path.join(self.path, self.split, "plans")
+
     def read(self, start: int, stop: int) -> np.ndarray:
         """The tokens, int32, at the positions from `start` to before `stop`."""
         return self._read(start, stop, self._width, column=2).astype(np.int32)

@@ -36,9 +36,11 @@ class Units:
         return np.searchsorted(self.bounds, self.bounds[:-1] + limit, side="right") - 1
 
 
-def plan(corpus: Documents, limit: int, jump: Callable[[Units], np.ndarray]) -> Int[np.ndarray, "runs+1"]:
+def plan(
+    corpus: Documents, limit: int, jump: Callable[[Units, int], np.ndarray]
+) -> Int[np.ndarray, "runs+1"]:
     """Starts of the runs that `jump` makes of the corpus, and the end of the last one."""
-    starts = [follow(jump(units), units.bounds) for units in blocks(corpus, limit)]
+    starts = [follow(jump(units, limit), units.bounds) for units in blocks(corpus, limit)]
     return np.concatenate([*starts, corpus.sentence_offsets[-1:]]).astype(np.int64)
 
 

@@ -61,6 +61,10 @@ class Documents(Protocol):
     def segmented(self) -> bool:
         """Whether a word segmenter marked where words start."""
 
+    @property
+    def plans(self) -> str | None:
+        """The folder in which plans for it may be kept."""
+
     def read(self, start: int, stop: int) -> np.ndarray:
         """The tokens of a span, int32."""
 
@@ -184,7 +188,7 @@ class CorpusExamples(Examples):
             stop = start + 1
             for kind, part in enumerate(parts):
                 begin = stop
-                for span in part or [(0, 0)]:  # an empty part still has its [SEP]
+                for span in part:
                     end = stop + span[1] - span[0]
                     tokens[stop:end] = self.corpus.read(*span)
                     if self.segmented:

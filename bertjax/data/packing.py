@@ -18,8 +18,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from bertjax.data.cutting import plan, whole_units
 from bertjax.data.examples import Content, CorpusExamples, Documents, Examples, Format, Ints, check_length
-from bertjax.data.singles import sentence_runs
+from bertjax.data.plans import Plan, keep
 from bertjax.types import Int
 
 __all__ = ["BestFit", "best_fit_decreasing"]
@@ -33,18 +34,10 @@ class Packed(CorpusExamples):
 
     packed = True
 
-    def __init__(self, corpus: Documents, length: int, starts: Int[np.ndarray, "runs+1"]):
-        super().__init__(corpus, length, starts, special=_SPECIAL)
-        lengths = np.diff(starts) + _SPECIAL
-        members, ends, rows = [], [np.zeros(1, np.int64)], 0
-        for first in range(0, len(lengths), _BLOCK):
-            row = best_fit_decreasing(lengths[first : first + _BLOCK], length)
-            members.append(first + np.argsort(row, kind="stable"))
-            ends.append(first + np.cumsum(np.bincount(row)))
-            rows += len(ends[-1])
-        self.members = np.concatenate([*members, np.zeros(0, np.int64)])  # runs, row by row
-        self.ends = np.concatenate(ends)  # row r holds members[ends[r] : ends[r + 1]]
-        self.size = rows
+    def __init__(self, corpus: Documents, length: int, packed: Plan):
+        super().__init__(corpus, length, packed["starts"], special=_SPECIAL)
+        self.members, self.ends = packed["members"], packed["ends"]
+        self.size = len(self.ends) - 1
 
     def contents(self, epochs: Ints, indices: Ints) -> Iterator[Content]:
         """The sequences of each row, the same in every epoch."""
@@ -67,7 +60,20 @@ class BestFit(Format):
         """Rows of packed documents; the seed has no influence."""
         del seed
         check_length(length, _SPECIAL + 1, "best_fit")
-        return Packed(corpus, length, sentence_runs(corpus, length - _SPECIAL))
+        described = {"packed": "best_fit", "length": length}
+        return Packed(corpus, length, keep(corpus, described, lambda: pack(corpus, length)))
+
+
+def pack(corpus: Documents, length: int) -> Plan:
+    """The runs of the corpus, and row by row which of them it holds: row r has members[ends[r] : ends[r + 1]]."""
+    starts = plan(corpus, length - _SPECIAL, whole_units)
+    lengths = np.diff(starts) + _SPECIAL
+    members, ends = [np.zeros(0, np.int64)], [np.zeros(1, np.int64)]
+    for first in range(0, len(lengths), _BLOCK):
+        row = best_fit_decreasing(lengths[first : first + _BLOCK], length)
+        members.append(first + np.argsort(row, kind="stable"))
+        ends.append(first + np.cumsum(np.bincount(row)))
+    return {"starts": starts, "members": np.concatenate(members), "ends": np.concatenate(ends)}
 
 
 def best_fit_decreasing(lengths: Int[np.ndarray, "n"], capacity: int) -> Int[np.ndarray, "n"]:

@@ -16,9 +16,9 @@ instead.
 
 Only what the text says can tell the label of `random`. For every row, whatever its label, chunks of other
 documents are drawn, and a cut is chosen at which one of them has a second part with as many tokens as the
-row's own: whole sentences, both the end of their documents or neither. Then the coin is tossed. Where a few
-hundred draws hold no such pair (a sentence of rare length, a handful of documents), the nearest in length
-is taken.
+row's own: whole sentences, both the end of their documents or neither. Then the coin is tossed. Where some
+thousand second parts hold no such one (a sentence of rare length, a handful of documents), the nearest in
+length is taken.
 
 Deviations from the reference: it starts a new chunk with what a random B displaced, so that a chunk's fate
 depends on all before it; here any row can be computed alone. It draws first another document and then a
@@ -47,6 +47,7 @@ from bertjax.data.examples import (
     Span,
     check_length,
 )
+from bertjax.data.plans import Plan, keep
 from bertjax.data.shuffle import below, draws, mix_many
 from bertjax.types import Bool, Int
 
@@ -80,22 +81,14 @@ class _Seen(NamedTuple):
 class Pairs(CorpusExamples):
     """Rows whose base is a chunk of the corpus, cut in two; the rows of a batch are worked out together."""
 
-    def __init__(
-        self,
-        corpus: Documents,
-        length: int,
-        seed: int,
-        starts: Int[np.ndarray, "runs+1"],
-        negatives: Negatives,
-    ):
-        super().__init__(corpus, length, starts, special=_SPECIAL)
+    def __init__(self, corpus: Documents, length: int, seed: int, chunks: Plan, negatives: Negatives):
+        super().__init__(corpus, length, chunks["starts"], special=_SPECIAL)
         self.seed, self.negatives = seed, negatives
         self.labelled = negatives != "none"
+        self.sentences, self.closing, self.closes = (
+            chunks[name] for name in ("sentences", "closing", "closes")
+        )
         self.offsets = np.asarray(corpus.sentence_offsets)
-        self.sentences = np.searchsorted(self.offsets, starts, side="right") - 1  # in which each chunk starts
-        self.closing = np.searchsorted(starts, np.unique(document_starts(corpus))[1:]) - 1  # its document
-        self.closes = np.zeros(self.size, bool)
-        self.closes[self.closing] = True
         self.suffixes = min(math.ceil(2 * len(self.offsets) / self.size), 128)  # second parts seen in a chunk
         self.drawn = math.ceil(_SEEN / self.suffixes)  # chunks drawn in a round
         if negatives == "random" and len(self.closing) == 1:
@@ -258,11 +251,33 @@ class PairFormat(Format):
     def examples(self, corpus: Documents, length: int, seed: int) -> Examples:
         """Pairs cut out of the chunks of the corpus."""
         check_length(length, _SPECIAL + 2, "a pair")
-        return Pairs(corpus, length, seed, self.chunks(corpus, length - _SPECIAL, seed), self.negatives)
+        limit = length - _SPECIAL
+        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        described = {
+            "chunks": type(self).__name__,
+            "limit": limit,
+            **own,
+            "negatives": None,
+        }  # which have no part
+        chunks = keep(corpus, described, lambda: chunk(corpus, self.starts(corpus, limit)))
+        return Pairs(corpus, length, seed, chunks, self.negatives)
 
     @abc.abstractmethod
-    def chunks(self, corpus: Documents, limit: int, seed: int) -> Int[np.ndarray, "runs+1"]:
+    def starts(self, corpus: Documents, limit: int) -> Int[np.ndarray, "runs+1"]:
         """Starts of the chunks, of at most `limit` tokens each."""
+
+
+def chunk(corpus: Documents, starts: Int[np.ndarray, "runs+1"]) -> Plan:
+    """What is looked up about the chunks that begin at `starts`."""
+    closing = np.searchsorted(starts, np.unique(document_starts(corpus))[1:]) - 1
+    closes = np.zeros(len(starts) - 1, bool)
+    closes[closing] = True
+    return {
+        "starts": starts,
+        "sentences": np.searchsorted(corpus.sentence_offsets, starts, side="right") - 1,  # each starts in
+        "closing": closing,  # the last chunk of each document
+        "closes": closes,  # whether a chunk is one of them
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -272,26 +287,24 @@ class SegmentPair(PairFormat):
     short_probability: float = 0.1
     """Share of chunks that are made shorter than the row holds, to a length drawn uniformly, as in BERT."""
 
-    def chunks(self, corpus: Documents, limit: int, seed: int) -> Int[np.ndarray, "runs+1"]:
+    def starts(self, corpus: Documents, limit: int) -> Int[np.ndarray, "runs+1"]:
         """Chunks that fill the row, or a length drawn for them."""
         if not 0.0 <= self.short_probability <= 1.0:
-            raise ValueError(
-                f"short_probability={self.short_probability} is no probability: choose 0.0 to 1.0"
-            )
+            raise ValueError(f"short_probability={self.short_probability} is no probability: set 0.0 to 1.0")
         threshold = int(self.short_probability * 2.0**53)
 
-        def jump(units: Units) -> Int[np.ndarray, "n"]:
-            here = units.bounds[:-1]  # the chunk's first token keys its draws, so blocks do not matter
-            is_short = mix_many(seed, _IS_SHORT, here) >> np.uint64(11) < threshold
-            short = 2 + (mix_many(seed, _HOW_SHORT, here) % np.uint64(limit - 1)).astype(np.int64)
-            target = np.where(is_short, short, limit)
+        def jump(units: Units, limit: int) -> Int[np.ndarray, "n"]:
+            here = units.bounds[
+                :-1
+            ]  # the chunk's first token keys its draws: neither blocks nor seeds matter
+            is_short = mix_many(_IS_SHORT, here) >> np.uint64(11) < threshold
+            short = 2 + (mix_many(_HOW_SHORT, here) % np.uint64(limit - 1)).astype(np.int64)
             unit = np.arange(len(here))
             fits = units.reach(limit)
-            end = np.maximum(units.reach(target), np.minimum(fits, unit + 2))  # two sentences to cut between
-            end = np.minimum(end, units.ends)
-            orphan = (
-                units.ends - end == 1
-            )  # a document's last sentence alone: take it in, or leave it another
+            end = np.where(is_short, units.reach(short), fits)
+            end = np.minimum(np.maximum(end, np.minimum(fits, unit + 2)), units.ends)  # two, to cut between
+            # Where only the last sentence of the document would be left: take it in, or leave it another.
+            orphan = units.ends - end == 1
             end = np.where(orphan & (fits >= units.ends), units.ends, end)
             return end - (orphan & (end < units.ends) & (end - unit > 2))
 
@@ -302,13 +315,13 @@ class SegmentPair(PairFormat):
 class SentencePair(PairFormat):
     """Two sentences (RoBERTa SENTENCE-PAIR); rows are short, so enlarge the batch by 1 / efficiency."""
 
-    def chunks(self, corpus: Documents, limit: int, seed: int) -> Int[np.ndarray, "runs+1"]:
+    def starts(self, corpus: Documents, limit: int) -> Int[np.ndarray, "runs+1"]:
         """Chunks of two sentences, or of a document's last three."""
-        del seed
 
-        def jump(units: Units) -> Int[np.ndarray, "n"]:
+        def jump(units: Units, half: int) -> Int[np.ndarray, "n"]:
+            del half
             unit = np.arange(len(units.ends))
             three = (units.ends - unit == 3) & (units.reach(limit) >= units.ends)
             return np.minimum(unit + 2 + three, units.ends)
 
-        return plan(corpus, limit // 2, jump)
+        return plan(corpus, limit // 2, jump)  # so that any two fit

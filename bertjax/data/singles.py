@@ -21,9 +21,10 @@ import numpy as np
 
 from bertjax.data.cutting import Units, cut_long, document_starts, plan, whole_units
 from bertjax.data.examples import Content, CorpusExamples, Documents, Examples, Format, Ints, check_length
+from bertjax.data.plans import keep
 from bertjax.types import Int
 
-__all__ = ["DocSentences", "FullSentences", "Padded", "sentence_runs"]
+__all__ = ["DocSentences", "FullSentences", "Padded"]
 
 _SPECIAL = 2  # [CLS] and [SEP]
 
@@ -76,7 +77,10 @@ class DocSentences(Format):
         """Rows of whole sentences of one document; the seed has no influence."""
         del seed
         check_length(length, _SPECIAL + 1, "doc_sentences")
-        return Runs(corpus, length, sentence_runs(corpus, length - _SPECIAL), special=_SPECIAL)
+        limit = length - _SPECIAL
+        described = {"runs": "doc_sentences", "limit": limit}
+        made = keep(corpus, described, lambda: {"starts": plan(corpus, limit, whole_units)})
+        return Runs(corpus, length, made["starts"], special=_SPECIAL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,12 +92,9 @@ class FullSentences(Format):
         del seed
         check_length(length, _SPECIAL + 1, "full_sentences")
         limit = length - _SPECIAL
-        return RunsAcross(corpus, length, plan(corpus, limit, lambda units: _across_documents(units, limit)))
-
-
-def sentence_runs(corpus: Documents, limit: int) -> Int[np.ndarray, "runs+1"]:
-    """Starts of the runs of whole sentences, of one document each, with at most `limit` tokens."""
-    return plan(corpus, limit, lambda units: whole_units(units, limit))
+        described = {"runs": "full_sentences", "limit": limit}
+        made = keep(corpus, described, lambda: {"starts": plan(corpus, limit, _across_documents)})
+        return RunsAcross(corpus, length, made["starts"])
 
 
 def _across_documents(units: Units, limit: int) -> Int[np.ndarray, "n"]:

@@ -21,6 +21,7 @@ class SyntheticCorpus:
     """A stand-in for a prepared corpus, with the same interface."""
 
     segmented = False
+    plans = None
 
     def __init__(self, documents: int, vocab: int, seed: int) -> None:
         if documents < 1 or vocab < _SPECIAL + _TOPICS:

@@ -110,7 +110,7 @@ def test_the_order_of_the_data_is_pinned() -> None:
     corpus = Text([[1 + (7 * d + 5 * s) % 11 for s in range(1 + d % 9)] for d in range(50)])
     loaders = [Loader(FORMATS[name].examples(corpus, LENGTH, 5), 8, 5) for name in FORMATS]
     batches = [loader.rows(step, 0, 8) for loader in loaders for step in (0, 9)]
-    assert digest(batches)[:16] == "b08203d86f7b9a58"
+    assert digest(batches)[:16] == "fd319fd98327cd62"
 
 
 def test_rows_outside_the_batch_are_refused() -> None:
@@ -203,9 +203,7 @@ def test_word_starts_become_a_target(mesh: jax.sharding.Mesh) -> None:
 
 
 def test_a_batch_that_does_not_divide_says_what_would() -> None:
-    with pytest.raises(
-        ValueError, match=r"batch of size 6 does not divide over mesh.data=8; sizes 0 or 8 would"
-    ):
+    with pytest.raises(ValueError, match=r"batch of size 6 does not divide over mesh.data=8; .*8 would"):
         make(batch_size=6).place(0, make_mesh(MESHES["data"]), "data")
 
 

@@ -12,6 +12,7 @@ class Text:
     """A corpus with sentences of given lengths; the token at position p is p + FIRST."""
 
     segmented = False
+    plans: str | None = None
 
     def __init__(self, documents: list[list[int]], *, continues: int | None = None) -> None:
         lengths = [length for document in documents for length in document]
