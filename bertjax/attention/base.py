@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from bertjax.layers.config import AttentionOptions, EncoderConfig
-from bertjax.layers.einsum import Einsum, kernel_init
+from bertjax.layers.dense import Role, dense
 from bertjax.layers.mask import AttentionMask
 from bertjax.layers.position import rotate
 from bertjax.sharding import shard
@@ -77,7 +77,8 @@ class Attention(nn.Module):
         """Queries, keys or values [B L H K] of every head, or of `heads` of them."""
         c, heads = self.config, heads or self.config.heads
         shape, axes = (c.width, heads, c.key_size), ("width", "heads", "head_size")
-        y = Einsum("bld,dhk->blhk", shape, axes, c.compute, kernel_init(c.init_std), name=name)(x)
+        role: Role = "branch" if name.endswith("value") else "score"
+        y = dense(c, "bld,dhk->blhk", shape, axes, role, name=name)(x)
         # Keys and values keep their whole length on every device; only queries are split by `sequence`.
         return shard(y, "batch", "length" if name == "query" else "key_length", "act_heads", "act_head_size")
 
@@ -90,7 +91,7 @@ class Attention(nn.Module):
         c = self.config
         y = shard(y, "batch", "length", "act_heads", "act_head_size")
         back, axes = (c.heads, c.key_size, c.width), ("heads", "head_size", "width")
-        return Einsum("blhk,hkd->bld", back, axes, c.compute, kernel_init(c.init_std), name="output")(y)
+        return dense(c, "blhk,hkd->bld", back, axes, "exit", name="output")(y)
 
     def mix(
         self,
@@ -130,6 +131,7 @@ class Variant:
     causal: bool = True  # obeys a causal mask
     rotate: bool = True  # takes positions that turn queries and keys
     bias: bool = True  # takes positions that add to the scores
+    feedforward: bool = True  # stands beside a feed-forward part; False for what takes its place as well
     relative: bool = False  # takes, and needs, positions that are a vector per distance
     feedforward: bool = True  # stands beside a feed-forward part; False for what takes its place as well
     exact: Callable[[EncoderConfig], AttentionOptions] | None = (

@@ -2,7 +2,7 @@
 
 An option that belongs to one variant lives in that variant's own dataclass:
 `EncoderConfig.attention` holds an `AttentionOptions`, `EncoderConfig.position` a `PositionOptions`.
-The subclasses are in `attention/` and in `layers/position.py`, each beside the code that it steers.
+The subclasses are in `attention/` and in `layers/position/`, each beside the code that it steers.
 """
 
 import dataclasses
@@ -64,6 +64,9 @@ class Learned(PositionOptions):
     """A learned vector per absolute position, added to the embeddings."""
 
 
+GATED = ("geglu", "swiglu")  # activations with a third matrix
+
+
 @dataclasses.dataclass(frozen=True)
 class EncoderConfig:
     """Sizes and switches of one encoder."""
@@ -77,33 +80,55 @@ class EncoderConfig:
     head_size: int | None = None
     """Size of one head; none means width / heads."""
     feedforward: int | None = None
-    """Hidden size of the feed-forward part; none means 4 * width."""
+    """Hidden size of the feed-forward part; none means 4 * width, or two thirds of it where it is gated."""
     vocab: int = 30522
     """Tokens in the vocabulary."""
     vocab_multiple: int = 128
     """The embedding has rows up to the next multiple of this, so that it shards; none is predicted."""
     max_length: int = 512
     """Longest row that the position table serves."""
-    types: int = 2
-    """Kinds of segment: 2 for pairs of sentences."""
+    embedding_width: int | None = None
+    """Width of the embedding tables, from which a product leads to the model's (ALBERT); none means width."""
+    types: int | None = 2
+    """Kinds of segment, each with a vector: 2 for pairs of sentences; none where a model has no such table."""
     attention: AttentionOptions = Full()
     """How tokens exchange information."""
     position: PositionOptions = Learned()
     """How tokens know where they are."""
     direction: Literal["both", "left_to_right", "right_to_left"] = "both"
     """What a token may see: all of its sequence, or itself and what is before it, or what is after it."""
-    block: Literal["post", "pre"] = "post"
-    """Where the norm stands: after each residual sum (BERT), or before each branch and at the end."""
+    block: Literal["post", "pre", "sandwich", "parallel"] = "post"
+    """Norm after each residual sum (BERT), before each branch, before and after it, or one for both."""
+    residual: Literal["plain", "deepnorm"] = "plain"
+    """Weight of the stream in a sum: 1, or that of DeepNorm, which lets post-norm grow deep."""
+    norm: Literal["layernorm", "rmsnorm"] = "layernorm"
+    """How the stream is normalised; rmsnorm neither centres nor shifts."""
+    norm_bias: bool = True
+    """Layernorm shifts its result."""
+    embedding_norm: bool = True
+    """A norm on the embeddings."""
+    first_norm: bool = True
+    """With block=pre, a norm before the first attention; ModernBERT has only that of the embeddings."""
     norm_epsilon: float = 1e-12
     """Added to the variance in every norm."""
-    activation: Literal["gelu", "gelu_tanh", "relu"] = "gelu"
-    """Of the feed-forward part and of the masked-LM head: exact GELU, its tanh approximation, or ReLU."""
+    activation: Literal["gelu", "gelu_tanh", "relu", "relu2", "silu", "geglu", "swiglu"] = "gelu"
+    """Of the feed-forward part and, without its gate, of the masked-LM head."""
+    bias: bool = True
+    """Matrix products add a vector; those that give logits always do."""
+    sharing: Literal["none", "attention", "ffn", "all"] = "none"
+    """Parts whose parameters all layers of one kind have in common (ALBERT)."""
+    tied: bool = True
+    """The masked-LM head reads the token embedding; else it has a matrix of its own."""
+    layer_drop: float = 0.0
+    """Probability that a training step skips a layer."""
     dropout: float = 0.1
     """Rate on embeddings and on the output of every branch."""
     attention_dropout: float = 0.1
     """Rate on attention probabilities."""
     init_std: float = 0.02
-    """Standard deviation of the truncated normal that weights start from."""
+    """Standard deviation of the truncated normal that embeddings and, by most schemes, weights start from."""
+    init: Literal["bert", "depth", "fan_in", "xavier", "small"] = "bert"
+    """What weights start from: layers/dense.py says how the schemes differ."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of activations and matrix products; parameters, softmax, norms and losses stay float32."""
     scan: bool = False
@@ -112,7 +137,7 @@ class EncoderConfig:
     """What the backward pass computes again: nothing, whole blocks, or all but matrix products."""
 
     def __post_init__(self) -> None:
-        """Refuses sizes that contradict each other."""
+        """Refuses settings that contradict each other."""
         if self.head_size is None and self.width % self.heads:
             fit = [h for h in range(1, self.width + 1) if self.width % h == 0]
             near = min(fit, key=lambda h: abs(h - self.heads))
@@ -123,7 +148,16 @@ class EncoderConfig:
             raise ValueError(f"model.layers={self.layers}: an encoder has at least one")
         depth = sum(len(period) * repeats for period, repeats in self.layout)
         assert depth == self.layers, f"{self.attention} lays out {depth} of {self.layers} layers"
-        for name in ("dropout", "attention_dropout"):
+        if self.residual == "deepnorm" and self.block != "post":
+            raise ValueError(
+                f"model.residual=deepnorm is for model.block=post, not {self.block}: set model.residual=plain"
+            )
+        if not self.first_norm and not (self.block == "pre" and self.embedding_norm):
+            raise ValueError(
+                "model.first_norm=false leaves the first layer without any norm: "
+                "it needs model.block=pre and model.embedding_norm=true"
+            )
+        for name in ("dropout", "attention_dropout", "layer_drop"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"model.{name}={getattr(self, name)} is a probability: 0 <= {name} < 1")
 
@@ -135,7 +169,11 @@ class EncoderConfig:
     @property
     def layout(self) -> Layout:
         """The attention of every layer, in groups that repeat a period."""
-        return self.attention.layout(self.layers)
+        layout = self.attention.layout(self.layers)
+        period, repeats = layout[0]
+        if self.first_norm or repeats == 1:
+            return layout
+        return ((period, 1), (period, repeats - 1), *layout[1:])  # the first layer is not like the others
 
     @property
     def kinds(self) -> tuple[AttentionOptions, ...]:
@@ -145,7 +183,13 @@ class EncoderConfig:
     @property
     def hidden(self) -> int:
         """Size F of the feed-forward part."""
-        return self.feedforward or 4 * self.width
+        gated = -(-8 * self.width // (3 * 64)) * 64  # as many parameters as 4 * width without a gate
+        return self.feedforward or (gated if self.activation in GATED else 4 * self.width)
+
+    @property
+    def table_width(self) -> int:
+        """Width of the embedding tables."""
+        return self.embedding_width or self.width
 
     @property
     def rows(self) -> int:

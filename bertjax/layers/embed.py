@@ -1,6 +1,10 @@
 """The input of the first block (BERT, 1810.04805, Figure 2).
 
-x = dropout(norm(token[t] + position[p] + type[s]))
+    x = dropout(norm(token[t] + position[p] + type[s]))
+
+With `embedding_width` the tables are narrower than the model (ALBERT, 1909.11942, Section 3.1) and a product leads from
+one to the other: V E + E D parameters instead of V D. As in the published code of ALBERT and ELECTRA it comes last,
+after norm and dropout.
 """
 
 import jax
@@ -9,6 +13,7 @@ from flax import linen as nn
 
 from bertjax import sharding
 from bertjax.layers.config import EncoderConfig
+from bertjax.layers.dense import dense
 from bertjax.layers.dropout import Dropout
 from bertjax.layers.einsum import kernel_init
 from bertjax.layers.norm import Norm
@@ -25,19 +30,29 @@ class Embedder(nn.Module):
     def setup(self) -> None:
         """Declares the tables."""
         c, init = self.config, kernel_init(self.config.init_std)
-        self.tokens = sharding.param(self, "tokens", init, (c.rows, c.width), ("vocab", "width"))
-        self.types = sharding.param(self, "types", init, (c.types, c.width), ("table", "width"))
-        self.norm = Norm(c)
+        narrow = c.table_width
+        self.tokens = sharding.param(self, "tokens", init, (c.rows, narrow), ("vocab", "width"))
+        if c.types is not None:
+            self.types = sharding.param(self, "types", init, (c.types, narrow), ("table", "width"))
+        if c.embedding_norm:
+            self.norm = Norm(c)
         self.dropout = Dropout(c.dropout)
+        if c.embedding_width is not None:
+            self.projection = dense(c, "ble,ed->bld", (narrow, c.width), ("output", "width"), "head")
 
     def __call__(self, batch: Batch, *, train: bool) -> Float[Array, "B L D"]:
-        """The sum, normalised, with dropout."""
+        """The sum, normalised, with dropout, as wide as the model."""
+        c = self.config
         # Gathered over `fsdp` before it is read: from a table split by width, XLA would look up all rows of the mesh.
         table = sharding.shard(self.tokens, "act_vocab", "act_width")
         x = jnp.take(table, batch.tokens, axis=0, mode="clip")
-        # A product with one-hot rows: so is its gradient, where a gather's would scatter into two rows.
-        x = x + jax.nn.one_hot(batch.types, self.config.types, dtype=x.dtype) @ self.types
+        if c.types is not None:
+            # A product with one-hot rows: so is its gradient, where a gather's would scatter into two rows.
+            x = x + jax.nn.one_hot(batch.types, c.types, dtype=x.dtype) @ self.types
         place = self.position.embed(batch.positions)
         x = x if place is None else x + place
-        x = sharding.shard(self.norm(x), "batch", "length", "act_width")
-        return self.dropout(x, train=train)
+        x = self.norm(x) if c.embedding_norm else x.astype(c.compute)
+        x = self.dropout(sharding.shard(x, "batch", "length", "act_width"), train=train)
+        if c.embedding_width is None:
+            return x
+        return sharding.shard(self.projection(x), "batch", "length", "act_width")

@@ -1,6 +1,7 @@
 """Normalisation of the residual stream, always computed in float32.
 
-LayerNorm: y = (x - mean(x)) / sqrt(var(x) + epsilon) * scale + bias (Ba et al., 1607.06450).
+layernorm   y = (x - mean(x)) / sqrt(var(x) + epsilon) * scale + bias         (Ba et al., 1607.06450)
+rmsnorm     y = x / sqrt(mean(x²) + epsilon) * scale                          (Zhang and Sennrich, 1910.07467)
 """
 
 import jax
@@ -20,12 +21,13 @@ class Norm(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
         """Statistics in float32, result in the compute dtype."""
-        size = x.shape[-1]
-        scale = sharding.param(self, "scale", nn.initializers.ones, (size,), ("norm",))
-        bias = sharding.param(self, "bias", nn.initializers.zeros, (size,), ("norm",))
+        c, size, wide = self.config, x.shape[-1], (1,) * (x.ndim - 1) + (x.shape[-1],)
+        scale = sharding.param(self, "scale", nn.initializers.ones, (size,), ("norm",)).reshape(wide)
         x = x.astype(jnp.float32)
-        mean = x.mean(-1, keepdims=True)
-        variance = jnp.square(x - mean).mean(-1, keepdims=True)
-        y = (x - mean) * jax.lax.rsqrt(variance + self.config.norm_epsilon)
-        wide = (1,) * (x.ndim - 1) + (size,)
-        return (y * scale.reshape(wide) + bias.reshape(wide)).astype(self.config.compute)
+        if c.norm == "layernorm":
+            x = x - x.mean(-1, keepdims=True)
+        variance = jnp.square(x).mean(-1, keepdims=True)
+        y = x * jax.lax.rsqrt(variance + c.norm_epsilon) * scale
+        if c.norm == "layernorm" and c.norm_bias:
+            y = y + sharding.param(self, "bias", nn.initializers.zeros, (size,), ("norm",)).reshape(wide)
+        return y.astype(c.compute)

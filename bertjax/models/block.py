@@ -1,40 +1,128 @@
 """One layer: attention and feed-forward, each a residual branch (Vaswani et al., 1706.03762).
 
-post-norm   x = norm(x + attention(x)),  x = norm(x + mlp(x))     (BERT, 1810.04805)
-pre-norm    x = x + attention(norm(x)),  x = x + mlp(norm(x))     (and one norm at the end of the stack)
+    post       x = norm(a x + attention(x)),        x = norm(a x + mlp(x))            (BERT, 1810.04805)
+    pre        x = x + attention(norm(x)),          x = x + mlp(norm(x))              (2002.04745)
+    sandwich   x = x + norm(attention(norm(x))),    x = x + norm(mlp(norm(x)))        (CogView, 2105.13290)
+    parallel   y = norm(x),                         x = x + attention(y) + mlp(y)     (GPT-J; PaLM, 2204.02311)
+
+All but `post` leave the stream as it is and have one more norm at the end of the encoder. a is 1, or with DeepNorm
+(2203.00555) (2 N)^(1/4), N the number of layers.
+
+Sharing (ALBERT, 1909.11942): parts whose parameters the layers have in common, norms of the branch included, are not
+declared here but handed in, and computed with them.
+
+Layer drop (LayerDrop, 1909.11556): in training a layer is skipped with probability `layer_drop`, for the whole batch.
+As there, nothing is scaled in return. Deviation: the skipped layer is computed and thrown away, so no time is saved; a
+branch in the compiled program would keep XLA from overlapping it with the communication of other layers.
 """
 
+from collections.abc import Callable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
-from bertjax.attention import Context, make_attention, variant_of
+from bertjax.attention import Context, name_of, variant_of
 from bertjax.layers.config import AttentionOptions, EncoderConfig
 from bertjax.layers.dropout import Dropout
 from bertjax.layers.mlp import Mlp
 from bertjax.layers.norm import Norm
 from bertjax.sharding import shard
-from bertjax.types import Array, Float
+from bertjax.types import Array, Float, Tree
+
+# Which parts each choice of `sharing` has in common.
+SHARED = {
+    "none": (),
+    "attention": ("attention", "attention_norm", "attention_out_norm"),
+    "ffn": ("mlp", "mlp_norm", "mlp_out_norm"),
+    "all": (
+        *("attention", "attention_norm", "attention_out_norm"),
+        *("mlp", "mlp_norm", "mlp_out_norm", "norm"),
+    ),
+}
 
 
 class Block(nn.Module):
-    """One layer: attention and, unless it takes that place as well, feed-forward, each a residual branch."""
+    """Attention and, unless it takes that place as well, feed-forward, and the norms around them."""
 
     config: EncoderConfig
     options: AttentionOptions
+    bare: bool = False  # without the norm before the attention: the embeddings have just had one
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B L D"], context: Context, train: bool) -> Float[Array, "B L D"]:
-        """The residual stream after this layer."""
-        c = self.config
-        attention, drop = make_attention(c, self.options, name="attention"), Dropout(c.dropout)
-        branches: list[tuple[str, Any]] = [("attention_norm", lambda y: attention(y, context, train=train))]
-        if variant_of(self.options).feedforward:
-            branches.append(("mlp_norm", Mlp(c, name="mlp")))
-        for name, branch in branches:
-            norm = Norm(c, name=name)
-            if c.block == "pre":
-                x = x + drop(branch(norm(x)), train=train)
-            else:
-                x = norm(x + drop(branch(x), train=train))
-        return shard(x, "batch", "length", "act_width")
+    def __call__(
+        self, x: Float[Array, "B L D"], context: Context, shared: Tree, train: bool
+    ) -> Float[Array, "B L D"]:
+        """The residual stream after this layer; `shared` holds the parameters that layers have in common."""
+        c, mine = self.config, shared.get(name_of(self.options), {})
+        has_mlp = variant_of(self.options).feedforward
+        drop = Dropout(c.dropout)
+
+        def attention(y: Array) -> Array:
+            return drop(self.part("attention", mine)(y, context, train=train), train=train)
+
+        def mlp(y: Array) -> Array:
+            return drop(self.part("mlp", mine)(y), train=train)
+
+        def norm(name: str) -> Callable[[Array], Array]:
+            return self.part(name, mine)
+
+        keep = (2 * c.layers) ** 0.25 if c.residual == "deepnorm" else 1.0
+        match c.block:
+            case "post":
+                y = norm("attention_norm")(keep * x + attention(x))
+                if has_mlp:
+                    y = norm("mlp_norm")(keep * y + mlp(y))
+            case "pre":
+                y = x + attention(x if self.bare else norm("attention_norm")(x))
+                if has_mlp:
+                    y = y + mlp(norm("mlp_norm")(y))
+            case "sandwich":
+                y = x + norm("attention_out_norm")(attention(norm("attention_norm")(x)))
+                if has_mlp:
+                    y = y + norm("mlp_out_norm")(mlp(norm("mlp_norm")(y)))
+            case "parallel":
+                both = norm("norm")(x)
+                y = x + attention(both) + (mlp(both) if has_mlp else 0)
+        if train and c.layer_drop:
+            y = jnp.where(jax.random.bernoulli(self.make_rng("dropout"), c.layer_drop), x, y)
+        return shard(y, "batch", "length", "act_width")
+
+    def part(self, name: str, shared: Tree) -> Callable[..., Any]:
+        """A part of this layer: with its own parameters, or with those that layers have in common."""
+        if name not in shared:
+            return self.make(name, own=True)
+        module = self.make(name, own=False)
+
+        def run(*inputs: Any, **flags: Any) -> Any:
+            rngs = {"dropout": self.make_rng("dropout")} if self.has_rng("dropout") else {}
+            looked_at = "intermediates" if self.is_mutable_collection("intermediates") else False
+            y = module.apply({"params": shared[name]}, *inputs, rngs=rngs, mutable=looked_at, **flags)
+            if not looked_at:
+                return y
+            y, seen = y
+            if "intermediates" in seen:
+                self.put_variable("intermediates", name, seen["intermediates"])
+            return y
+
+        return run
+
+    def make(self, part: str, *, own: bool) -> nn.Module:
+        """The module of a part, below this one or, if its parameters are not this layer's own, below none."""
+        where: dict[str, Any] = {"name": part} if own else {"parent": None}
+        match part:
+            case "attention":
+                return variant_of(self.options).module(self.config, self.options, **where)
+            case "mlp":
+                return Mlp(self.config, **where)
+            case _:
+                return Norm(self.config, **where)
+
+
+def shared_parameters(
+    config: EncoderConfig, options: AttentionOptions, x: Array, context: Context, key: Any
+) -> Tree:
+    """Initial parameters of the parts that layers of this kind have in common."""
+    block = Block(config, options, parent=None).init({"params": key}, x, context, {}, False)["params"]
+    return {name: value for name, value in block.items() if name in SHARED[config.sharing]}

@@ -11,7 +11,7 @@ from flax import linen as nn
 
 from bertjax.attention import Context, check_attention
 from bertjax.layers.config import EncoderConfig
-from bertjax.layers.einsum import Einsum, kernel_init
+from bertjax.layers.dense import dense
 from bertjax.layers.embed import Embedder
 from bertjax.layers.mask import AttentionMask
 from bertjax.layers.norm import Norm
@@ -32,10 +32,9 @@ class Encoder(nn.Module):
         self.position = scheme_of(c.position).module(c)
         self.embedder = Embedder(c, self.position)
         self.stack = Stack(c, self.keep_states)
-        if c.block == "pre":
+        if c.block != "post":
             self.final_norm = Norm(c)
-        init, axes = kernel_init(c.init_std), ("width", "output")
-        self.pooler = Einsum("bd,de->be", (c.width, c.width), axes, c.compute, init)
+        self.pooler = dense(c, "bd,de->be", (c.width, c.width), ("width", "output"), "head")
 
     def __call__(
         self, batch: Batch, *, train: bool, mask: AttentionMask | None = None, step: Array | int | None = None
@@ -58,7 +57,7 @@ class Encoder(nn.Module):
             step=step,
         )
         x, states = self.stack(self.embedder(batch, train=train), context, train=train)
-        if c.block == "pre":
+        if c.block != "post":
             x = self.final_norm(x)
         x = turned(x, order)
         states = None if states is None else turned(states, order, axis=2)

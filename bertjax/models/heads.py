@@ -1,18 +1,19 @@
 """What stands on the encoder for pretraining (BERT, 1810.04805, Section 3.1).
 
-    masked LM    logits = norm(act(h W + b)) Eᵀ + c, with E the token embedding, only at the masked positions
+    masked LM    logits = norm(act(h W + b)) Tᵀ + c, only at the masked positions; T is the token embedding, or the
+                 head's own matrix, and W leads to its width
     sentence     logits = pooled W + b, two classes
 
 A head is called with the encoder's output, the batch, and the token embedding.
 """
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from bertjax import sharding
 from bertjax.layers.config import EncoderConfig
-from bertjax.layers.einsum import Einsum, einsum, kernel_init
+from bertjax.layers.dense import dense
+from bertjax.layers.einsum import einsum, kernel_init
 from bertjax.layers.mlp import ACTIVATIONS
 from bertjax.layers.norm import Norm
 from bertjax.types import Array, Batch, EncoderOutput, Float, Int
@@ -33,19 +34,21 @@ class MaskedLmHead(nn.Module):
 
     @nn.compact
     def __call__(
-        self, output: EncoderOutput, batch: Batch, table: Float[Array, "V D"]
+        self, output: EncoderOutput, batch: Batch, table: Float[Array, "V E"]
     ) -> Float[Array, "B S V"]:
         """Float32 logits; rows of the embedding past the vocabulary get a logit that is never chosen."""
-        c, init = self.config, kernel_init(self.config.init_std)
+        c = self.config
         targets = batch.targets.get(self.task, {})
         x = gather(output.hidden, targets["positions"]) if "positions" in targets else output.hidden
         x = sharding.shard(x, "batch", "predictions", "act_width")
-        x = Einsum("bsd,de->bse", (c.width, c.width), ("width", "output"), c.compute, init, name="transform")(
-            x
-        )
+        shape, axes = (c.width, c.table_width), ("width", "output")
+        x = dense(c, "bsd,de->bse", shape, axes, "head", name="transform")(x)
         x = Norm(c, name="norm")(ACTIVATIONS[c.activation](x))
+        if not c.tied:
+            init, shape = kernel_init(c.init_std), (c.rows, c.table_width)
+            table = sharding.param(self, "table", init, shape, ("vocab", "width"))
         bias = sharding.param(self, "bias", nn.initializers.zeros, (c.rows,), ("vocab",))
-        logits = einsum("bsd,vd->bsv", x, table, c.compute).astype(jnp.float32) + bias[None, None, :]
+        logits = einsum("bse,ve->bsv", x, table, c.compute).astype(jnp.float32) + bias[None, None, :]
         is_token = (jnp.arange(c.rows) < c.vocab)[None, None, :]
         return sharding.shard(jnp.where(is_token, logits, NEVER), "batch", "predictions", "act_vocab")
 
@@ -58,13 +61,10 @@ class PooledHead(nn.Module):
 
     @nn.compact
     def __call__(
-        self, output: EncoderOutput, batch: Batch, table: Float[Array, "V D"]
+        self, output: EncoderOutput, batch: Batch, table: Float[Array, "V E"]
     ) -> Float[Array, "B C"]:
         """Float32 logits."""
         del batch, table
-        c, init = self.config, kernel_init(self.config.init_std)
-        axes = ("width", "classes")
-        logits = Einsum("bd,dc->bc", (c.width, self.classes), axes, c.compute, init, name="output")(
-            output.pooled
-        )
-        return logits.astype(jax.numpy.float32)
+        c, axes = self.config, ("width", "classes")
+        layer = dense(c, "bd,dc->bc", (c.width, self.classes), axes, "head", name="output", bias=True)
+        return layer(output.pooled).astype(jnp.float32)

@@ -5,18 +5,23 @@ may differ, and a number of repeats. With `scan` a group is one compiled loop ov
 stacked parameters (`layers`), so that compile time does not grow with depth; without it the periods
 are unrolled (`layers_0`, `layers_1`, ...). `models/stacking.py` turns the parameters of one into
 those of the other.
+
+Parameters that layers have in common lie beside the groups (`shared_full`, by the kind of
+attention): layers of one kind share. To a loop they are a constant; no copy is made of them, and
+their gradients are summed over the layers.
 """
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from bertjax.attention import Context
+from bertjax.attention import Context, name_of
 from bertjax.layers.config import AttentionOptions, EncoderConfig
-from bertjax.models.block import Block
-from bertjax.types import Array, Float
+from bertjax.models.block import Block, shared_parameters
+from bertjax.types import Array, Float, Tree
 
 REMAT_POLICIES = {
     "block": jax.checkpoint_policies.nothing_saveable,
@@ -29,14 +34,18 @@ class Period(nn.Module):
 
     config: EncoderConfig
     period: tuple[AttentionOptions, ...]
+    bare: bool  # the first layer is the first of the encoder, and has no norm of its own
     keep_states: bool
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B L D"], context: Context, train: bool) -> tuple[Array, Array | None]:
+    def __call__(
+        self, x: Float[Array, "B L D"], context: Context, shared: Tree, train: bool
+    ) -> tuple[Array, Array | None]:
         """The residual stream at the end and, if they are kept, after each layer [P B L D]."""
         states = []
         for index, options in enumerate(self.period):
-            x = Block(self.config, options, name=f"block_{index}")(x, context, train)
+            block = Block(self.config, options, self.bare and index == 0, name=f"block_{index}")
+            x = block(x, context, shared, train)
             states.append(x)
         return x, jnp.stack(states) if self.keep_states else None
 
@@ -47,34 +56,35 @@ class Group(nn.Module):
     config: EncoderConfig
     period: tuple[AttentionOptions, ...]
     repeats: int
+    bare: bool
     keep_states: bool
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "B L D"], context: Context, *, train: bool
+        self, x: Float[Array, "B L D"], context: Context, shared: Tree, *, train: bool
     ) -> tuple[Array, Array | None]:
         """The residual stream at the end and, if they are kept, after each layer of the group."""
-        c = self.config
+        c, fields = self.config, (self.config, self.period, self.bare, self.keep_states)
         module: Any = Period
         if c.remat != "none":
-            # Static arguments are counted with self: the third is `train`.
+            # Static arguments are counted with self: the fourth is `train`.
             module = nn.remat(
-                module, policy=REMAT_POLICIES[c.remat], static_argnums=(3,), prevent_cse=not c.scan
+                module, policy=REMAT_POLICIES[c.remat], static_argnums=(4,), prevent_cse=not c.scan
             )
         if c.scan:
             scanned = nn.scan(
                 module,
                 variable_axes={"params": 0, "intermediates": 0},
                 split_rngs={"params": True, "dropout": True},
-                in_axes=(nn.broadcast, nn.broadcast),
+                in_axes=(nn.broadcast, nn.broadcast, nn.broadcast),
                 length=self.repeats,
                 metadata_params={nn.PARTITION_NAME: "layers"},
             )
-            x, states = scanned(c, self.period, self.keep_states, name="layers")(x, context, train)
+            x, states = scanned(*fields, name="layers")(x, context, shared, train)
             return x, states.reshape(-1, *x.shape) if self.keep_states else None
         collected = []
         for index in range(self.repeats):
-            x, states = module(c, self.period, self.keep_states, name=f"layers_{index}")(x, context, train)
+            x, states = module(*fields, name=f"layers_{index}")(x, context, shared, train)
             collected.append(states)
         return x, jnp.concatenate(collected) if self.keep_states else None
 
@@ -91,9 +101,14 @@ class Stack(nn.Module):
     ) -> tuple[Array, Array | None]:
         """The residual stream at the end and, if they are kept, before and after every layer [N+1 B L D]."""
         c, collected = self.config, [x[None]]
+        shared = {}
+        if c.sharing != "none":
+            for options in c.kinds:
+                start = functools.partial(shared_parameters, c, options, x, context)
+                shared[name_of(options)] = self.param(f"shared_{name_of(options)}", start)
         for index, (period, repeats) in enumerate(c.layout):
-            x, states = Group(c, period, repeats, self.keep_states, name=f"group_{index}")(
-                x, context, train=train
-            )
+            bare = index == 0 and not c.first_norm
+            group = Group(c, period, repeats, bare, self.keep_states, name=f"group_{index}")
+            x, states = group(x, context, shared, train=train)
             collected.append(states)
         return x, jnp.concatenate(collected) if self.keep_states else None

@@ -22,6 +22,29 @@ def test_is_the_normalised_sum_of_three_tables():
     np.testing.assert_allclose(y, x, atol=1e-5)
 
 
+def test_narrow_tables_are_projected_after_norm_and_dropout():
+    config, batch = small(embedding_width=16), make_batch()
+    module, params = embedder(config)
+    params = jax.tree.map(lambda p: np.asarray(p) + 0.1, params)
+    assert params["tokens"].shape == (56, 16) and params["position"]["embedding"].shape == (16, 16)
+    assert params["projection"]["kernel"].shape == (16, 24) and params["norm"]["scale"].shape == (16,)
+    tables = (params["tokens"], params["types"], params["position"]["embedding"])
+    x = tables[0][batch.tokens] + tables[1][batch.types] + tables[2][batch.positions]
+    x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + config.norm_epsilon)
+    x = x * params["norm"]["scale"] + params["norm"]["bias"]
+    x = x @ params["projection"]["kernel"] + params["projection"]["bias"]
+    np.testing.assert_allclose(module.apply({"params": params}, batch, train=False), x, atol=1e-5)
+
+
+def test_norm_may_be_left_out():
+    config, batch = small(embedding_norm=False), make_batch()
+    module, params = embedder(config)
+    assert "norm" not in params
+    tables = [np.asarray(t) for t in (params["tokens"], params["types"], params["position"]["embedding"])]
+    x = tables[0][batch.tokens] + tables[1][batch.types] + tables[2][batch.positions]
+    np.testing.assert_allclose(module.apply({"params": params}, batch, train=False), x, atol=1e-6)
+
+
 def test_table_is_padded_to_the_multiple():
     config = small(vocab=53, vocab_multiple=8)
     assert config.rows == 56

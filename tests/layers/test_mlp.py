@@ -12,16 +12,34 @@ REFERENCE = {
     "gelu": lambda x: x * 0.5 * (1 + ERF(x / math.sqrt(2))),
     "gelu_tanh": lambda x: x * 0.5 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
     "relu": lambda x: np.maximum(x, 0),
+    "relu2": lambda x: np.maximum(x, 0) ** 2,
+    "silu": lambda x: x / (1 + np.exp(-x)),
 }
+GATES = {"geglu": "gelu", "swiglu": "silu"}
 
 
-@pytest.mark.parametrize("activation", REFERENCE)
+@pytest.mark.parametrize("activation", [*REFERENCE, *GATES])
 def test_equals_numpy(activation):
     mlp = Mlp(small(activation=activation))
     x = np.random.default_rng(0).normal(size=(2, 7, 24)).astype(np.float32)
     params = unbox(mlp.init(jax.random.key(0), x)["params"])
-    params = jax.tree.map(lambda p: p + 0.1, params)  # biases start at zero
+    params = jax.tree.map(lambda p: np.asarray(p + 0.1, np.float64), params)  # biases start at zero
     up, down = params["up"], params["down"]
-    hidden = REFERENCE[activation](np.asarray(x @ up["kernel"] + up["bias"][None, None], np.float64))
-    expected = hidden @ np.asarray(down["kernel"]) + np.asarray(down["bias"])
-    np.testing.assert_allclose(mlp.apply({"params": params}, x), expected, atol=1e-5)
+    hidden = x @ up["kernel"] + up["bias"]
+    if activation in GATES:
+        gate = x @ params["gate"]["kernel"] - params["gate"]["bias"]
+        params["gate"]["bias"] = -params["gate"]["bias"]  # the gate's bias is not that of `up`
+        hidden = REFERENCE[GATES[activation]](gate) * hidden
+    else:
+        hidden = REFERENCE[activation](hidden)
+    expected = hidden @ down["kernel"] + down["bias"]
+    y = mlp.apply({"params": jax.tree.map(np.float32, params)}, x)
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_gate_costs_no_parameters_by_default():
+    """Two thirds of the hidden size for three matrices, to the next multiple of 64."""
+    assert small(width=768, feedforward=None).hidden == 3072
+    assert small(width=768, feedforward=None, activation="swiglu").hidden == 2048
+    assert small(width=1024, feedforward=None, activation="geglu").hidden == 2752
+    assert small(feedforward=40, activation="geglu").hidden == 40

@@ -19,6 +19,20 @@ def test_layer_norm_equals_numpy():
     np.testing.assert_allclose(y, (x - mean) / np.sqrt(variance + 0.1) * scale + bias, atol=1e-5)
 
 
+def test_rms_norm_equals_numpy():
+    x, scale = normal(2, 7, D) * 5 + 3, normal(D, seed=1)
+    y = Norm(small(norm="rmsnorm", norm_epsilon=0.1)).apply({"params": {"scale": scale}}, x)
+    np.testing.assert_allclose(y, x / np.sqrt(np.square(x).mean(-1, keepdims=True) + 0.1) * scale, atol=1e-5)
+
+
+def test_layer_norm_without_bias():
+    x, scale = normal(2, 7, D) * 5 + 3, normal(D, seed=1)
+    y = Norm(small(norm_bias=False)).apply({"params": {"scale": scale}}, x)
+    np.testing.assert_allclose(
+        y, (x - x.mean(-1, keepdims=True)) / x.std(-1, keepdims=True) * scale, atol=1e-5
+    )
+
+
 def test_starts_as_the_plain_norm():
     params = unbox(Norm(small()).init(jax.random.key(0), normal(2, D))["params"])
     np.testing.assert_array_equal(params["scale"], 1.0)

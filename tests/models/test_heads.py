@@ -62,6 +62,20 @@ def test_gathered_equals_the_full_logits_there(params):
     np.testing.assert_allclose(gathered, np.take_along_axis(everywhere, WHERE[:, :, None], 1), atol=1e-5)
 
 
+def test_head_may_have_a_matrix_of_its_own(params):
+    """Of the width of the embedding, and then the embedding is not read."""
+    config = small(tied=False, embedding_width=16)
+    head = MaskedLmHead(config, "mlm")
+    table = normal(56, 16, seed=5)
+    own = unbox(head.init(jax.random.key(0), OUTPUT, BATCH, table)["params"])
+    assert own["table"].shape == (56, 16) and own["transform"]["kernel"].shape == (24, 16)
+    y = head.apply({"params": own}, OUTPUT, BATCH, table)
+    np.testing.assert_array_equal(y, head.apply({"params": own}, OUTPUT, BATCH, 0 * table))
+    tied = MaskedLmHead(small(embedding_width=16), "mlm")
+    rest = {name: value for name, value in own.items() if name != "table"}
+    np.testing.assert_allclose(y, tied.apply({"params": rest}, OUTPUT, BATCH, own["table"]), atol=1e-6)
+
+
 def test_targets_of_another_task_are_not_mine(params):
     assert logits(params, BATCH.with_targets("other", positions=WHERE)).shape == (2, 7, 56)
 

@@ -19,7 +19,7 @@ class LearnedPosition(Position):
     def setup(self) -> None:
         """Declares the table."""
         c = self.config
-        shape = (c.max_length, c.width)
+        shape = (c.max_length, c.table_width)
         self.table = sharding.param(self, "embedding", kernel_init(c.init_std), shape, ("table", "width"))
 
     def embed(self, positions: Int[Array, "B L"]) -> Float[Array, "B L D"]:

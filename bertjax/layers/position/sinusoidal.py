@@ -31,7 +31,7 @@ class SinusoidalPosition(Position):
 
     def embed(self, positions: Int[Array, "B L"]) -> Float[Array, "B L D"]:
         """The waves at the positions."""
-        width = self.config.width
+        width = self.config.table_width
         amplitude = self.config.init_std if self.options.amplitude is None else self.options.amplitude
         pair = jnp.arange(-(-width // 2), dtype=jnp.float32)
         speed = self.options.base ** (-2.0 * pair / width)
