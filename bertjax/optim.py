@@ -2,9 +2,10 @@
 
     update = -lr(step) * (direction(clip(gradient)) + decay * parameter)
 
-Every optimizer is only a direction; clipping, weight decay and the schedule are the same for all. Biases and the
-scales of norms are not decayed (BERT). LAMB's trust ratio and Adafactor's clipping look at one *layer* at a time, also
-where a scan has stacked the layers into one array, so that scanned and unrolled stacks train alike.
+Every optimizer is only a direction; clipping, weight decay and the schedule are the same for all. Biases
+and the scales of norms are not decayed (BERT). LAMB's trust ratio and Adafactor's clipping look at one
+*layer* at a time, also where a scan has stacked the layers into one array, so that scanned and unrolled
+stacks train alike.
 
 Deviation from BERT's own AdamW: moments are bias-corrected, as everywhere today.
 """
@@ -44,7 +45,10 @@ class AdamW(OptimizerOptions):
 
 @dataclasses.dataclass(frozen=True)
 class Lamb(OptimizerOptions):
-    """Adam's direction, scaled in every layer to the norm of the weights (1904.00962)."""
+    """Adam's direction, scaled in every layer to the norm of the weights (1904.00962).
+
+    Biases and norms are not scaled, as in the authors' code: a bias that starts at zero would hardly move.
+    """
 
     b1: float = 0.9
     """Decay of the first moment."""
@@ -93,6 +97,8 @@ class Muon(OptimizerOptions):
     """AdamW's first moment, for what is no matrix."""
     b2: float = 0.999
     """AdamW's second moment, for what is no matrix."""
+    epsilon: float = 1e-6
+    """AdamW's, for what is no matrix."""
 
 
 OPTIMIZERS: dict[str, OptimizerOptions] = {
@@ -127,7 +133,7 @@ class Cosine(ScheduleOptions):
 
 @dataclasses.dataclass(frozen=True)
 class Wsd(ScheduleOptions):
-    """Warm-up, stable, decay: constant, then 1 - sqrt(progress) over the last steps (2405.18392; ModernBERT)."""
+    """Warm-up, stable, decay: constant, then 1 - sqrt(progress) at the end (2405.18392; ModernBERT)."""
 
     decay: float = 0.1
     """Share of all steps in which the rate falls to zero."""
@@ -216,7 +222,8 @@ def make_optimizer(config: OptimConfig, steps: int, declared: Tree) -> optax.Gra
         case AdamW(b1=b1, b2=b2, epsilon=epsilon):
             parts = [optax.scale_by_adam(b1, b2, epsilon), decay]
         case Lamb(b1=b1, b2=b2, epsilon=epsilon):
-            parts = [optax.scale_by_adam(b1, b2, epsilon), decay, per_layer(optax.scale_by_trust_ratio())]
+            trust = optax.masked(per_layer(optax.scale_by_trust_ratio()), decays)
+            parts = [optax.scale_by_adam(b1, b2, epsilon), decay, trust]
         case Lion(b1=b1, b2=b2):
             parts = [optax.scale_by_lion(b1, b2), decay]
         case Adafactor() as options:
@@ -241,7 +248,7 @@ def decays(params: Tree) -> Tree:
 
 
 def per_layer(transform: optax.GradientTransformation) -> optax.GradientTransformation:
-    """Applies a transformation to every array on its own, and to every layer of an array that a scan has stacked."""
+    """Applies a transformation to every array, and to every layer of a stacked array, on its own."""
 
     def each(one: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
         def at(path: Any, *leaves: Any) -> Any:
@@ -271,18 +278,28 @@ def _muon(options: Muon, declared: Tree) -> optax.GradientTransformation:
         numbers = optax.contrib.MuonDimensionNumbers
         return numbers(reduction_axis=tuple(range(first, split)), output_axis=tuple(range(split, last)))
 
+    def to_root_mean_square(updates: Tree, params: Tree) -> Tree:
+        del params
+
+        def scaled(dims: Any, update: jax.Array) -> jax.Array:
+            sides = [math.prod(update.shape[i] for i in axes) for axes in dims]
+            return 0.2 * math.sqrt(max(sides)) * update
+
+        return jax.tree.map(scaled, matrices, updates, is_leaf=lambda x: x is not None and is_kind(x))
+
     is_box = lambda x: isinstance(x, Declared)  # noqa: E731
+    is_kind = lambda x: x is None or isinstance(x, optax.contrib.MuonDimensionNumbers)  # noqa: E731
     numbers = jax.tree_util.tree_map_with_path(axes, declared, is_leaf=is_box)
-    whole = optax.contrib.muon(
-        learning_rate=1.0,
-        beta=options.momentum,
-        ns_steps=options.iterations,
-        adam_b1=options.b1,
-        adam_b2=options.b2,
-        adam_weight_decay=0.0,
-        muon_weight_dimension_numbers=numbers,
-        consistent_rms=0.2,
+    kinds = jax.tree.map(lambda x: "adam" if x is None else "muon", numbers, is_leaf=is_kind)
+    # What goes to AdamW is masked for Muon, here as `partition` does it in the gradients.
+    matrices = jax.tree.map(lambda x: optax.MaskedNode() if x is None else x, numbers, is_leaf=is_kind)
+    muon = optax.chain(
+        optax.contrib.scale_by_muon(
+            beta=options.momentum,
+            ns_steps=options.iterations,
+            weight_dimension_numbers=lambda params: matrices,
+        ),
+        optax.stateless(to_root_mean_square),
     )
-    return optax.chain(
-        whole, optax.scale(-1.0)
-    )  # `muon` already points downhill; here directions point uphill
+    adam = optax.scale_by_adam(options.b1, options.b2, options.epsilon)
+    return optax.partition({"muon": muon, "adam": adam}, kinds)

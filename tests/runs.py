@@ -1,7 +1,7 @@
 """What the tests of training share: a run small enough to compile in a second, and ways to end it early.
 
-B16 L14 D24 H4 K6 F40 V53 (56 with padding) S5: every size differs, and those that a mesh of eight devices splits
-are even.
+B16 L14 D24 H4 K6 F40 V53 (56 with padding) S5: every size differs, and those that a mesh of eight
+devices splits are even.
 """
 
 import json

@@ -158,7 +158,7 @@ def score(batch: Batch, logits: np.ndarray, task: Mlm) -> tuple[float, dict[str,
 
 def test_loss_and_accuracy_against_numpy_and_label_zero_counts() -> None:
     task = Mlm(weight=2.0)
-    batch = corrupt(task, rows(20, seed=7))
+    batch = corrupt(task, rows(seed=7))
     target = batch.targets["mlm"]
     logits = np.random.default_rng(1).normal(size=(*target["labels"].shape, SIZE)).astype(np.float32)
     used = np.argwhere(target["weights"] > 0)
