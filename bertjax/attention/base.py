@@ -133,7 +133,6 @@ class Variant:
     bias: bool = True  # takes positions that add to the scores
     feedforward: bool = True  # stands beside a feed-forward part; False for what takes its place as well
     relative: bool = False  # takes, and needs, positions that are a vector per distance
-    feedforward: bool = True  # stands beside a feed-forward part; False for what takes its place as well
     exact: Callable[[EncoderConfig], AttentionOptions] | None = (
         None  # the setting that equals full attention ...
     )

@@ -23,8 +23,9 @@ from flax import linen as nn
 from bertjax.attention.base import Context, by_pairs
 from bertjax.attention.full import FullAttention, normalise
 from bertjax.layers.config import AttentionOptions
+from bertjax.layers.dense import dense
 from bertjax.layers.dropout import Dropout
-from bertjax.layers.einsum import Einsum, kernel_init
+from bertjax.layers.einsum import Einsum
 from bertjax.sharding import shard
 from bertjax.types import Array, Float
 
@@ -77,4 +78,4 @@ class DisentangledAttention(FullAttention):
         """A projection to heads, of tokens or of distances."""
         c = self.config
         shape, axes = (c.width, c.heads, c.key_size), ("width", "heads", "head_size")
-        return Einsum("bld,dhk->blhk", shape, axes, c.compute, kernel_init(c.init_std), name=name)
+        return dense(c, "bld,dhk->blhk", shape, axes, "score", name=name)

@@ -33,8 +33,8 @@ from bertjax.attention.base import Attention, Context
 from bertjax.attention.recurrence import hide, visible_sum
 from bertjax.attention.window import to_blocks
 from bertjax.layers.config import AttentionOptions
+from bertjax.layers.dense import dense
 from bertjax.layers.dropout import Dropout
-from bertjax.layers.einsum import Einsum, kernel_init
 from bertjax.layers.mask import AttentionMask
 from bertjax.sharding import shard
 from bertjax.types import Array, Bool, Float
@@ -66,17 +66,13 @@ class GatedUnitAttention(Attention):
     @nn.compact
     def __call__(self, x: Float[Array, "B L D"], context: Context, *, train: bool) -> Float[Array, "B L D"]:
         """The branch without its residual sum."""
-        c, init = self.config, kernel_init(self.config.init_std)
-        wide = Einsum(
-            "bld,df->blf", (c.width, c.hidden), ("width", "feedforward"), c.compute, init, name="gate"
-        )
-        gate = shard(jax.nn.silu(wide(x)), "batch", "length", "act_feedforward")
-        wide = Einsum(
-            "bld,df->blf", (c.width, c.hidden), ("width", "feedforward"), c.compute, init, name="value"
-        )
-        v = hide(shard(jax.nn.silu(wide(x)), "batch", "key_length", "act_feedforward"), context.mask)
+        c, shape, axes = self.config, (self.config.width, self.config.hidden), ("width", "feedforward")
+        gate = jax.nn.silu(dense(c, "bld,df->blf", shape, axes, "branch", name="gate")(x))
+        gate = shard(gate, "batch", "length", "act_feedforward")
+        value = jax.nn.silu(dense(c, "bld,df->blf", shape, axes, "branch", name="value")(x))
+        v = hide(shard(value, "batch", "key_length", "act_feedforward"), context.mask)
         shape, axes = (c.width, self.options.size), ("width", "head_size")
-        z = jax.nn.silu(Einsum("bld,dk->blk", shape, axes, c.compute, init, name="base")(x))
+        z = jax.nn.silu(dense(c, "bld,dk->blk", shape, axes, "score", name="base")(x))
         if self.options.form == "quadratic":
             q, k = self.views(z, 2, context)
             y = self.quadratic(q, k, v, context.mask, train=train)
@@ -86,7 +82,7 @@ class GatedUnitAttention(Attention):
             y = y + self.over_the_row(q, k, v, context.mask)
         y = shard(gate * y.astype(gate.dtype), "batch", "length", "act_feedforward")
         shape, axes = (c.hidden, c.width), ("feedforward", "width")
-        return Einsum("blf,fd->bld", shape, axes, c.compute, init, name="output")(y)
+        return dense(c, "blf,fd->bld", shape, axes, "exit", name="output")(y)
 
     def views(self, z: Float[Array, "B L K"], number: int, context: Context) -> list[Any]:
         """Queries and keys [B L 1 K]: z with a scale and an offset each, turned by their positions."""

@@ -15,7 +15,7 @@ from flax import linen as nn
 from bertjax.attention.base import Context
 from bertjax.attention.full import FullAttention
 from bertjax.layers.config import Full
-from bertjax.layers.einsum import Einsum, kernel_init
+from bertjax.layers.dense import dense
 from bertjax.sharding import shard
 from bertjax.types import Array, Float
 
@@ -50,5 +50,5 @@ class GroupedQueryAttention(FullAttention):
         """Keys or values of every group."""
         c = self.config
         shape, axes = (c.width, self.options.groups, c.key_size), ("width", "output", "head_size")
-        y = Einsum("bld,dgk->blgk", shape, axes, c.compute, kernel_init(c.init_std), name=name)(x)
+        y = dense(c, "bld,dgk->blgk", shape, axes, "branch" if name == "value" else "score", name=name)(x)
         return shard(y, "batch", "key_length", None, "act_head_size")

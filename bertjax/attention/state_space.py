@@ -31,7 +31,8 @@ from bertjax.attention.base import Attention, Context
 from bertjax.attention.filters import smooth
 from bertjax.attention.recurrence import hide, running_sum
 from bertjax.layers.config import AttentionOptions
-from bertjax.layers.einsum import Einsum, kernel_init
+from bertjax.layers.dense import dense
+from bertjax.layers.einsum import kernel_init
 from bertjax.sharding import shard
 from bertjax.types import Array, Float, Key
 
@@ -66,15 +67,15 @@ class StateSpaceAttention(Attention):
         """The branch without its residual sum."""
         del train
         c, o, mask = self.config, self.options, context.mask
-        init, channels = kernel_init(c.init_std), (c.heads, o.expansion * c.key_size)
+        channels = (c.heads, o.expansion * c.key_size)
         shape, axes = (c.width, *channels), ("width", "heads", "head_size")
         places = ("batch", "key_length", "act_heads", "act_head_size")
-        inputs: Any = shard(Einsum("bld,dhk->blhk", shape, axes, c.compute, init, name="input")(x), *places)
-        gate = shard(Einsum("bld,dhk->blhk", shape, axes, c.compute, init, name="gate")(x), *places)
+        inputs: Any = shard(dense(c, "bld,dhk->blhk", shape, axes, "branch", name="input")(x), *places)
+        gate = shard(dense(c, "bld,dhk->blhk", shape, axes, "branch", name="gate")(x), *places)
         shape, axes = (c.width, 4, o.state), ("width", "output", "head_size")
-        states: Any = Einsum("bld,dck->blck", shape, axes, c.compute, init, name="states")(x)
+        states: Any = dense(c, "bld,dck->blck", shape, axes, "score", name="states")(x)
         shape, axes = (c.width, 2, c.heads), ("width", "output", "heads")
-        delta = Einsum("bld,dch->blch", shape, axes, c.compute, init, bias=False, name="step")(x)
+        delta = dense(c, "bld,dch->blch", shape, axes, "score", bias=False, name="step")(x)
 
         inputs = self.filter(inputs, "input_filter", ("heads", "head_size"), context)
         states = self.filter(states, "state_filter", ("output", "head_size"), context)
@@ -95,7 +96,7 @@ class StateSpaceAttention(Attention):
         y = shard(self.norm(y * jax.nn.silu(gate.astype(jnp.float32))), *places)
         shape, axes = (*channels, c.width), ("heads", "head_size", "width")
         y = shard(y.astype(c.compute), "batch", "length", "act_heads", "act_head_size")
-        return Einsum("blhk,hkd->bld", shape, axes, c.compute, init, name="output")(y)
+        return dense(c, "blhk,hkd->bld", shape, axes, "exit", name="output")(y)
 
     def filter(
         self, x: Float[Array, "B L n k"], name: str, axes: tuple[str, str], context: Context
@@ -110,8 +111,8 @@ class StateSpaceAttention(Attention):
         """How much of each token goes past the states."""
         c, shape = self.config, (*x.shape[2:], x.shape[2])
         skip = sharding.param(self, "skip", nn.initializers.ones, x.shape[2:3], ("heads",))
-        axes, init = ("heads", "head_size", "output"), kernel_init(c.init_std)
-        more = Einsum("blhk,hkg->blg", shape, axes, c.compute, init, bias=False, name="diagonal")(x)
+        axes = ("heads", "head_size", "output")
+        more = dense(c, "blhk,hkg->blg", shape, axes, "score", bias=False, name="diagonal")(x)
         return more.astype(jnp.float32) + skip[None, None]
 
     def norm(self, y: Float[Array, "B L H k"]) -> Float[Array, "B L H k"]:

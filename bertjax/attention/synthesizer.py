@@ -28,6 +28,7 @@ from bertjax import sharding
 from bertjax.attention.base import Context, require_length
 from bertjax.attention.full import FullAttention, normalise, scores_of
 from bertjax.layers.config import AttentionOptions
+from bertjax.layers.dense import dense
 from bertjax.layers.einsum import Einsum, kernel_init
 from bertjax.sharding import shard
 from bertjax.types import Array, Float, Int
@@ -127,7 +128,7 @@ class SynthesizerAttention(FullAttention):
         """A projection of each token for each head."""
         c = self.config
         shape, axes = (c.width, c.heads, size), ("width", "heads", "head_size")
-        y = Einsum("bld,dhk->blhk", shape, axes, c.compute, kernel_init(c.init_std), name=name)(x)
+        y = dense(c, "bld,dhk->blhk", shape, axes, "score", name=name)(x)
         return shard(y, "batch", "length", "act_heads", "act_head_size")
 
 
