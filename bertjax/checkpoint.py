@@ -196,7 +196,8 @@ class Checkpoints:
                     other = jax.tree.map(
                         lambda x, local=local: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=local), other
                     )
-                    tree = back(reader.restore(folder, args=ocp.args.StandardRestore(other)))
+                    tree = reader.restore(folder, args=ocp.args.StandardRestore(other))
+                    tree = back(jax.tree.map(np.asarray, tree))
                     return jax.tree.map(lambda x, want: jax.device_put(x, want.sharding), tree, like)
         wanted = _shapes(like)
         odd = sorted(name for name in {*stored, *wanted} if stored.get(name) != wanted.get(name))

@@ -26,7 +26,7 @@ def plan(config: Config, vocabulary: Vocabulary, devices: Any = None) -> dict[st
     memory = compiled.memory_analysis()
     rows, length = config.train.batch_size, config.data.length
     share = sum(getattr(task, "rate", 0.0) for task in config.tasks if task.predicts_tokens)
-    per_token = flops_per_token(config.model, attended=length, predicted=share)
+    per_token = flops_per_token(config.model, attended=float(length), predicted=share)
     return {
         "devices": program.mesh.size,
         "platform": program.mesh.devices.flat[0].platform,

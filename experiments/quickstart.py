@@ -15,26 +15,28 @@ import pathlib
 from bertjax import experiment
 from bertjax.config import Config, DataConfig, TrainConfig
 from bertjax.layers.config import EncoderConfig
+from bertjax.layers.position.rope import Rope
 from bertjax.optim import OptimConfig
 from bertjax.tasks.mlm import Mlm
 from bertjax.tasks.nsp import Nsp
 
 SENTENCES = (
-    "Return True if the object is an [MASK] of the class.",
-    "If the file does not exist, an exception is [MASK].",
-    "The function takes two arguments and returns a [MASK].",
-    "This method is called when the [MASK] is closed.",
-    "A list of strings is converted to a [MASK].",
+    "Return [MASK] if the object is a string.",
+    "This method [MASK] called when the file is closed.",
+    "The [MASK] of rows in the table.",
+    "Returns a list [MASK] strings.",
+    "This function can [MASK] used to read the file.",
 )
 
 
 def config() -> Config:
-    """Small, and trained at a rate at which the pairs are learned, too: at twice the rate they stay a coin."""
+    """Small, with rotary positions, at a rate low enough for the pairs to be learned, too."""
     model = EncoderConfig(
         layers=2,
         width=64,
         heads=2,
         block="pre",
+        position=Rope(),
         vocab=8192,
         max_length=64,
         init_std=0.1,

@@ -223,7 +223,7 @@ def test_muon_makes_every_matrix_of_the_stack_orthogonal() -> None:
                 change.reshape(shape) / (0.01 * 0.2 * math.sqrt(max(shape))), compute_uv=False
             )
             # A gradient has some directions that five iterations do not bring up.
-                assert values[-3] > 0.5 and values.max() < 1.4, (path, values)
+            assert values[-3] > 0.5 and values.max() < 1.4, (path, values)
             seen += 1
         else:  # AdamW's first step: the sign of the gradient
             want = -0.01 * np.sign(paths(draw(1))[path])

@@ -201,7 +201,7 @@ def choose(
     score = jnp.where(groups.candidate, jnp.take_along_axis(draws[:, 1], groups.group, 1), 2.0)
     # Equal scores do no harm: the sort is stable and groups are contiguous, so none is torn apart.
     score, place, group, offset, size = jax.lax.sort(
-        [score, index, groups.group, offset, size], dimension=1, is_stable=True, num_keys=1
+        [score, index, jnp.asarray(groups.group), offset, size], dimension=1, is_stable=True, num_keys=1
     )
     free, room = score < 2.0, jnp.minimum(budget, slots)[:, None]
     taken = jnp.zeros_like(free)

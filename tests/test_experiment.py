@@ -1,0 +1,191 @@
+"""The command line: modes, settings, and one line for whatever a user gets wrong."""
+
+import importlib
+import json
+import pathlib
+import pkgutil
+import sys
+from collections.abc import Callable
+
+import pytest
+from runs import tiny
+
+import experiments
+from bertjax import __main__ as tools
+from bertjax import config as config_lib
+from bertjax import experiment
+from bertjax.settings import describe
+
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
+Call = Callable[..., tuple[int, str, str]]
+ALL = sorted(
+    module.name for module in pkgutil.walk_packages(experiments.__path__, "experiments.") if not module.ispkg
+)
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Runs the tiny experiment with some flags: exit code, standard output, standard error."""
+
+    def run(*arguments: str, base: config_lib.Config | None = None) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["experiment", *arguments])
+        code = 0
+        try:
+            experiment.main(tiny() if base is None else base)
+        except SystemExit as end:
+            code = int(end.code or 0)
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_a_run_leaves_its_result_and_is_not_run_again(call: Call, tmp_path: pathlib.Path) -> None:
+    where = f"--workdir={tmp_path}"
+    code, out, err = call(where)
+    assert code == 0
+    result = json.loads(out.splitlines()[-1])
+    assert result == json.loads((tmp_path / "result.json").read_text())
+    assert result["step"] == 12
+    assert {"heldout_loss", "heldout_mlm_accuracy", "heldout_nsp_accuracy"} <= result["metrics"].keys()
+    for part in (
+        "devices ",
+        "model ",
+        "batch ",
+        "data ",
+        "output ",
+        "start       from scratch",
+        "compiled in",
+    ):
+        assert part in err
+    assert (tmp_path / "tensorboard").is_dir()
+    assert config_lib.read_workdir(str(tmp_path))[0] == tiny()
+
+    code, out, _ = call(where)
+    assert code == 0
+    assert "finished before, at step 12" in out
+    assert str(tmp_path / "checkpoints") in out
+
+    code, out, _ = call(where, "--mode=evaluate", "--set", "mesh.data=2")
+    assert code == 0
+    again = json.loads(out.splitlines()[-1])
+    assert again["heldout_loss"] == pytest.approx(result["metrics"]["heldout_loss"], rel=1e-5)
+
+    code, out, err = call(where, "--set", "model.layers=1", "--set", "train.seed=3")
+    assert (code, out) == (2, "")
+    assert "holds another run: model.layers: 2 there, 1 here; train.seed: 0 there, 3 here" in err
+
+
+def test_show_and_help_name_every_setting(call: Call) -> None:
+    code, out, _ = call("--mode=show", "--set", "model.layers=3", "--set", "optim.optimizer=lamb")
+    assert code == 0
+    assert "model.layers=3" in out.splitlines()
+    assert "optim.optimizer=lamb" in out.splitlines()
+    code, out, _ = call("--help")
+    assert code == 0
+    for mode in experiment.MODES:
+        assert f"  {mode} " in out
+    for path, _, doc in describe(tiny(), config_lib.CHOICES):
+        assert f"  {path}=" in out
+        assert doc, f"{path} is not documented"
+
+
+def test_plan_compiles_and_runs_nothing(call: Call, tmp_path: pathlib.Path) -> None:
+    code, out, _ = call(f"--workdir={tmp_path}", "--mode=plan", "--set", "mesh.data=2")
+    assert code == 0
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert plan["devices"] == 2
+    assert f"{plan['parameters']:,}" in out
+    assert plan["bytes_per_device"]["parameters"] == 4 * plan["parameters"]
+    assert plan["bytes_per_device"]["optimizer"] >= 8 * plan["parameters"]
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_profile_lists_operations(call: Call, tmp_path: pathlib.Path) -> None:
+    code, out, _ = call(f"--workdir={tmp_path}", "--mode=profile")
+    assert code == 0
+    rows = [line for line in out.splitlines() if "dot" in line or "fusion" in line]
+    assert rows, out
+
+
+WRONG = {
+    "unknown setting": (["--set", "model.layer=2"], "unknown setting 'model.layer': did you mean 'layers'?"),
+    "wrong type": (["--set", "model.layers=two"], "model.layers='two' is not of type int"),
+    "unknown preset": (["--set", "model=bse"], "unknown model 'bse': did you mean 'base'?"),
+    "mesh larger than the machine": (["--set", "mesh.data=16"], "needs 16 devices and 8 are here"),
+    "mesh axis without a rule": (["--set", "mesh.fsdp=2"], "set mesh.rules=fsdp or mesh.fsdp=1"),
+    "batch over mesh": (
+        ["--set", "mesh.data=8", "--set", "train.batch_size=12"],
+        "does not divide into train.microbatches=1 over the 8 replicas of the mesh (data*fsdp): "
+        "set train.batch_size=8 or 16",
+    ),
+    "heads over tensor": (
+        ["--set", "mesh.tensor=8", "--set", "mesh.rules=fsdp_tensor", "--set", "mesh.data=1"],
+        "heads of size 4 does not divide over mesh.tensor=8",
+    ),
+    "no corpus": (["--set", "data.corpus=/nowhere"], "/nowhere"),
+    "pairs for nsp": (["--set", "data.format=padded"], "needs pairs with negatives=random"),
+    "rows too long": (["--set", "data.length=64"], "set model.max_length=64 (now 16)"),
+    "unknown flag": (["--sett", "a=b"], "--help lists all flags"),
+    "stray word": (["train"], "unexpected argument 'train'"),
+    "half a cluster": (["--coordinator=localhost:1"], "--coordinator needs --processes"),
+}
+
+
+@pytest.mark.parametrize("flags, message", WRONG.values(), ids=WRONG.keys())
+def test_wrong_input_is_one_line(call: Call, tmp_path: pathlib.Path, flags: list[str], message: str) -> None:
+    workdir = tmp_path / "run"
+    code, out, err = call(f"--workdir={workdir}", *flags)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ") and len(err.splitlines()) == 1, err
+    assert message in err
+    assert not workdir.exists() or not any(workdir.iterdir())
+
+
+def test_a_vocabulary_larger_than_the_models_is_one_line(call: Call, tmp_path: pathlib.Path) -> None:
+    words = tmp_path / "text.txt"
+    words.write_text("\n\n".join(f"sentence number {i} says w{i}. and ends here." for i in range(60)))
+    where = [f"--input={words}", f"--out={tmp_path / 'tokenizer'}"]
+    assert tools.main(["tokenizer", *where, "--vocab=90", "--min_frequency=1"]) == 0
+    corpus = tmp_path / "corpus"
+    rest = [f"--input={words}", f"--tokenizer={tmp_path / 'tokenizer'}", f"--out={corpus}", "--heldout=0.3"]
+    assert tools.main(["prepare", *rest]) == 0
+    code, _, err = call(f"--workdir={tmp_path / 'run'}", "--set", f"data.corpus={corpus}")
+    assert code == 2
+    assert "more than model.vocab=53: set model.vocab=" in err
+
+
+def test_a_workdir_that_cannot_be_one_is_one_line(call: Call, tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    assert "cannot be a folder" in call(f"--workdir={file}")[2]
+    assert "--workdir is missing" in call()[2]
+
+
+def test_a_run_that_diverges_exits_with_3(call: Call, tmp_path: pathlib.Path) -> None:
+    wild = ["--set", "optim.learning_rate=1e38", "--set", "optim.clip_norm=none"]
+    code, out, err = call(f"--workdir={tmp_path}", *wild)
+    assert (code, out) == (3, "")
+    assert "lower optim.learning_rate=1e+38" in err.splitlines()[-1]
+    assert not (tmp_path / "result.json").exists()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_experiment_runs_small(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, call: Call
+) -> None:
+    module = importlib.import_module(name)
+    assert f"python -m {name}" in module.__doc__, "the docstring says how to run it"
+    code, out, err = call(f"--workdir={tmp_path}", "--smoke", base=module.config())
+    assert code == 0, err
+    assert json.loads(out.splitlines()[-1])["step"] > 0
+
+
+def test_tools_are_listed_and_a_wrong_one_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tools.main([]) == 0
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in tools.TOOLS)
+    assert tools.main(["prepar"]) == 2
+    assert capsys.readouterr().err == "error: unknown tool 'prepar': did you mean 'prepare'?\n"
+    for name in tools.TOOLS:
+        importlib.import_module(f"bertjax.tools.{name}")
