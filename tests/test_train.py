@@ -30,8 +30,8 @@ MESHES: dict[str, tuple[str, ...]] = {
 }
 # Without clipping, decay and warm-up the first moment of AdamW after one step is a tenth of the gradient.
 BARE = ("optim.clip_norm=none", "optim.weight_decay=0", "optim.warmup_steps=0", "optim.optimizer.b1=0.9")
-UP = "encoder/stack/layers_0/block_0/mlp/up/kernel"
-QUERY = "encoder/stack/layers_0/block_0/attention/query/kernel"
+UP = "encoder/stack/group_0/layers_0/block_0/mlp/up/kernel"
+QUERY = "encoder/stack/group_0/layers_0/block_0/attention/query/kernel"
 TOKENS = "encoder/embedder/tokens"
 
 
