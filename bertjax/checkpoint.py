@@ -164,8 +164,8 @@ class Checkpoints:
     def fault(self, step: int) -> str | None:
         """Why a step is not to be trusted; None if it is."""
         try:
-            sealed = json.loads((self.seals / f"{step}.json").read_text())
-        except (OSError, ValueError):
+            sealed = dict(json.loads((self.seals / f"{step}.json").read_text()))
+        except (OSError, ValueError, TypeError):
             return "was not written to its end"
         found = _contents(self.folder / str(step))
         changed = sorted(name for name in {*sealed, *found} if sealed.get(name) != found.get(name))

@@ -54,7 +54,8 @@ def baselines(config: Config) -> Baselines:
     token = int(np.argmax(np.where(rows.vocabulary.special, 0, counts)))
     loader = Loader(examples, config.train.batch_size, seed=0, shuffle=False)
     mesh = train.sharding.make_mesh(config.mesh)
-    hide = jax.jit(lambda batch: tasks.corrupt(config.tasks, batch, rows.vocabulary, seed=0))
+    step = config.train.steps  # of an evaluation
+    hide = jax.jit(lambda batch: tasks.corrupt(config.tasks, batch, rows.vocabulary, seed=0, step=step))
     total: collections.Counter[str] = collections.Counter()
     for index in range(min(loader.steps, config.train.eval_batches)):
         batch = jax.device_get(hide(loader.place(index, mesh, config.mesh.rules)))
