@@ -323,7 +323,7 @@ def test_an_evaluation_does_not_depend_on_how_the_rows_are_split() -> None:
             ("mesh.fsdp=2", "mesh.rules=fsdp", "model.width=25", "model.heads=5"),
             "width of size 25 does not divide",
         ),
-        (("data.length=17",), "rows of 17 tokens are longer than the position table: model.max_length=16"),
+        (("data.length=17",), "rows of 17 tokens are longer than the table of learned positions"),
     ],
 )
 def test_what_does_not_fit_is_one_line(settings: tuple[str, ...], message: str) -> None:
