@@ -252,7 +252,7 @@ def test_shared_layers_draw_dropout_of_their_own_and_show_their_maps():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"heads": 7}, "model.heads=7 does not divide model.width=24: heads=8 would"),
+        ({"heads": 7}, "model.heads=7 does not divide model.width=24: heads=6 would"),
         ({"layers": 0}, "model.layers=0"),
         (
             {"residual": "deepnorm", "block": "pre"},
