@@ -5,7 +5,8 @@
 #     bash launch/test.sh tests/attention -k window
 #
 # --slow adds the tests that take minutes, --parity those that compare with PyTorch and transformers, which it
-# installs. Works in .venv, as local.sh does; ends with pytest's own summary and exit code.
+# installs. One process a core, up to four, runs them. Works in .venv, as local.sh does; ends with pytest's own
+# summary and exit code.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/environment.sh
@@ -20,4 +21,4 @@ for argument in "$@"; do
 done
 
 prepare_environment "${requirements[@]}"
-exec "$python" -m pytest ${arguments[@]+"${arguments[@]}"}
+exec "$python" -m pytest -n auto --maxprocesses=4 ${arguments[@]+"${arguments[@]}"}

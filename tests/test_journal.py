@@ -4,6 +4,7 @@ import io
 import json
 import os
 import resource
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -144,7 +145,7 @@ def test_result(
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == result
     assert result["metrics"] == {"heldout_loss": 2.5, "heldout_nsp_accuracy": None}
     assert (result["step"], result["seconds"]) == (100, 12.5)
-    assert "pytest" in result["command"]
+    assert result["command"] == shlex.join(sys.orig_argv)
     assert result["devices"].startswith("8 x ")
     import flax
 

@@ -157,7 +157,7 @@ def test_every_optimizer_lowers_the_loss(name: str) -> None:
         loss, gradient = loss_and_gradient(params)
         _, state, params = step(gradient, state, params)
         losses.append(float(loss))
-    assert losses[-1] < 0.85 * losses[0], losses
+    assert losses[-1] < 0.9 * losses[0], losses
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(jax.device_get(params)))
 
 
@@ -168,7 +168,7 @@ def test_a_scanned_stack_moves_like_an_unrolled_one(name: str) -> None:
         options = config(optimizer=optim.Adafactor(min_dim_size_to_factor=6))
     gradients, params = [draw(1), draw(2, 0.01), draw(3)], draw(0)
     # The layers differ in size, which what looks at a whole stacked array would not see.
-    layers = params["encoder"]["stack"]
+    layers = params["encoder"]["stack"]["group_0"]
     layers["layers_1"] = jax.tree.map(lambda x: 10 * x, layers["layers_1"])
     loop, scan = updates(options, gradients, params), updates(options, gradients, params, scan=True)
     for ours, theirs in zip(scan, loop, strict=True):

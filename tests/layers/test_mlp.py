@@ -41,5 +41,5 @@ def test_gate_costs_no_parameters_by_default():
     """Two thirds of the hidden size for three matrices, to the next multiple of 64."""
     assert small(width=768, feedforward=None).hidden == 3072
     assert small(width=768, feedforward=None, activation="swiglu").hidden == 2048
-    assert small(width=1024, feedforward=None, activation="geglu").hidden == 2752
+    assert small(width=1024, heads=4, feedforward=None, activation="geglu").hidden == 2752
     assert small(feedforward=40, activation="geglu").hidden == 40
