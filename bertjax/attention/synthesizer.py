@@ -72,7 +72,9 @@ class SynthesizerAttention(FullAttention):
             share = sharding.param(self, "mixture", nn.initializers.zeros, (len(kinds),), ("output",))
             shares = jax.nn.softmax(share)
             scores = [shares[i] * scores[i] for i in range(len(kinds))]
-        total = sum(scores[1:], start=scores[0])
+        total = jnp.broadcast_to(
+            sum(scores[1:], start=scores[0]), (x.shape[0], self.config.heads, length, length)
+        )
         if context.bias is not None:
             total = total + context.bias
         weights = normalise(total, context.mask.matrix(length, length)).astype(x.dtype)
@@ -89,7 +91,7 @@ class SynthesizerAttention(FullAttention):
         return at_positions(by_place(hidden), positions)
 
     def factorised_dense(
-        self, x: Float[Array, "B L D"], positions: Int[Array, "B L"]
+        self, x: Float[Array, "B L D"], positions: Int[Array, "#B L"]
     ) -> Float[Array, "B H L L"]:
         """Two short scores, for the coarse and for the fine part of a key's position."""
         fine = next(
@@ -101,7 +103,7 @@ class SynthesizerAttention(FullAttention):
         high, low = (jnp.moveaxis(y.astype(jnp.float32), 2, 1) for y in (high, low))
         return at_positions(high, positions // fine) * at_positions(low, positions % fine)
 
-    def random(self, x: Float[Array, "B L D"], positions: Int[Array, "#B L"]) -> Float[Array, "B H L L"]:
+    def random(self, x: Float[Array, "B L D"], positions: Int[Array, "#B L"]) -> Float[Array, "#B H L L"]:
         """A learned matrix."""
         c = self.config
         shape, axes = (c.heads, c.max_length, c.max_length), ("heads", "table", "output")
@@ -110,8 +112,8 @@ class SynthesizerAttention(FullAttention):
         return pairs(table, positions)
 
     def factorised_random(
-        self, x: Float[Array, "B L D"], positions: Int[Array, "B L"]
-    ) -> Float[Array, "B H L L"]:
+        self, x: Float[Array, "B L D"], positions: Int[Array, "#B L"]
+    ) -> Float[Array, "#B H L L"]:
         """A learned matrix of low rank."""
         c, init = self.config, kernel_init(self.options.rank**-0.25)
         shape, axes = (c.max_length, c.heads, self.options.rank), ("table", "heads", "output")

@@ -48,16 +48,18 @@ def run_layer(
     mask: AttentionMask | None = None,
     scores: Any = None,
     relative: Any = None,
+    positions: Any = None,
     **changes: Any,
 ) -> Layer:
-    """A layer with random parameters on three random rows."""
+    """A layer with random parameters on three random rows; tokens stand where they are in the row, unless told."""
     config = dataclasses.replace(BASE, attention=options, **changes)
     layer = make_attention(config, options, "attention")
     x = jnp.asarray(np.random.default_rng(length).standard_normal((3, length, config.width)), jnp.float32)
-    positions = jnp.broadcast_to(jnp.arange(length)[None], (3, length))
-    context = Context(AttentionMask() if mask is None else mask, positions, scores, relative)
-    shapes = jax.eval_shape(lambda: layer.init(jax.random.key(0), x, context, train=False))["params"]
-    parameters = draw_parameters(nn.unbox(shapes))
+    places = jnp.asarray(np.arange(length)[None] if positions is None else positions, jnp.int32)
+    places = jnp.broadcast_to(places, (3, length))
+    context = Context(AttentionMask() if mask is None else mask, places, scores, relative)
+    shapes = jax.eval_shape(lambda: layer.init(jax.random.key(0), x, context, train=False))
+    parameters = draw_parameters(nn.unbox(shapes.get("params", {})))
     apply = jax.jit(lambda p, x: layer.apply({"params": p}, x, context, train=False), compiler_options=FAST)
     return Layer(np.asarray(x, np.float64), parameters, context, np.asarray(apply(parameters, x)))
 
