@@ -34,7 +34,8 @@ from bertjax.data.progress import Progress
 from bertjax.data.sentences import Rule
 from bertjax.data.shards import finish
 from bertjax.data.sources import Source, SourceOptions, Unit, find_sources
-from bertjax.data.subword import SPECIAL, Tokenizer, load
+from bertjax.data.subword import SPECIAL, Tokenizer
+from bertjax.data.tokenizer_files import load
 from bertjax.data.workers import Pool, available_cores, find_callable
 
 __all__ = ["PrepareOptions", "prepare"]

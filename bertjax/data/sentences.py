@@ -19,11 +19,10 @@ __all__ = ["Rule", "split_sentences"]
 
 Rule = Literal["punctuation", "lines", "wrapped"]
 
+_OPENING = "\"'“‘«‹([{"
 _CLOSING = "\"'”’»›)\\]}」』】）〉》"
-_END = re.compile(rf"(?:[.!?…‼⁇⁈⁉؟۔։।॥።፧፨]+[{_CLOSING}]*(?=\s)|[。！？｡．]+[{_CLOSING}]*)\s*", re.UNICODE)
-_NOT_BEFORE = re.compile(
-    r"(?:^|[\s(\"'“‘\[])(?:[^\W\d_]|\S*[^\W\d_]\.[^\W\d_]|Mr|Mrs|Ms|Dr|Prof|St|vs|cf|Fig|\d+)$"
-)
+_END = re.compile(rf"(?:([.!?…‼⁇⁈⁉؟۔։।॥።፧፨]+)[{_CLOSING}]*\s+|[。！？｡．]+[{_CLOSING}]*\s*)(?=\S)")
+_ABBREVIATIONS = frozenset(("Mr", "Mrs", "Ms", "Dr", "Prof", "St", "vs", "cf", "Fig"))
 _PARAGRAPH = re.compile(r"\n\s*\n")
 
 
@@ -37,33 +36,21 @@ def split_sentences(text: str, rule: Rule) -> list[str]:
         return [line for line in lines if line]
     sentences: list[str] = []
     for line in lines:
-        if line:
-            sentences.extend(_split_line(line))
+        start = 0
+        for match in _END.finditer(line):
+            end = match.end()
+            if line[end].islower() or match[1] == "." and _is_abbreviation(line, start, match.start()):
+                continue
+            sentences.append(line[start:end].rstrip())
+            start = end
+        if start < len(line):
+            sentences.append(line[start:])
     return sentences
 
 
-def _split_line(line: str) -> list[str]:
-    sentences, start = [], 0
-    for match in _END.finditer(line):
-        end = match.end()
-        if end == len(line):
-            break
-        if line[end].islower():
-            continue
-        if line[match.start()] == "." and _is_abbreviation(line, start, match):
-            continue
-        sentences.append(line[start:end].rstrip())
-        start = end
-    sentences.append(line[start:])
-    return sentences
-
-
-def _is_abbreviation(line: str, start: int, match: re.Match[str]) -> bool:
-    if match.group().rstrip() != ".":  # "..." or a closing quote: an end of its own
-        return False
-    before = line[max(start, match.start() - 24) : match.start()]
-    found = _NOT_BEFORE.search(before)
-    if found is None:
-        return False
-    # "in 1984. Then" ends a sentence, "3. Open the lid" does not.
-    return not before[-1:].isdigit() or before.strip().isdigit()
+def _is_abbreviation(line: str, start: int, stop: int) -> bool:
+    """Whether the full stop at `stop` belongs to the word before it."""
+    word = line[max(line.rfind(" ", start, stop) + 1, start) : stop].lstrip(_OPENING)
+    if word.isdigit():  # "in 1984. Then" ends a sentence, "3. Open the lid" does not
+        return word == line[start:stop].strip()
+    return word[-1:].isalpha() and (len(word) == 1 or word[-2] == "." or word in _ABBREVIATIONS)

@@ -29,18 +29,13 @@ import numpy as np
 
 from bertjax import settings
 from bertjax.data.encode import document_id
+from bertjax.data.fast_tokenizer import FastTokenizer, finish, wordpiece_json
 from bertjax.data.progress import Progress
 from bertjax.data.records import BadRecords, texts
+from bertjax.data.sentencepiece_tokenizer import SentencePieceTokenizer
 from bertjax.data.sources import SourceOptions, Unit, find_sources
-from bertjax.data.subword import (
-    SPECIAL,
-    FastTokenizer,
-    SentencePieceTokenizer,
-    Tokenizer,
-    finish,
-    load,
-    wordpiece_json,
-)
+from bertjax.data.subword import SPECIAL, Tokenizer
+from bertjax.data.tokenizer_files import load
 from bertjax.data.workers import Pool, available_cores
 
 __all__ = ["Tokenizer", "TokenizerOptions", "load", "train_tokenizer"]
