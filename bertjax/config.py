@@ -116,7 +116,7 @@ def check(config: Config) -> None:
     if optim.clip_norm is not None and optim.clip_norm <= 0:
         raise ValueError(f"optim.clip_norm={optim.clip_norm} must be above 0, or none for no clipping")
     check_attention(config.model, packed=data.format.packed)
-    tasks_lib.check(config.tasks, config.model, data.format)
+    tasks_lib.check(config.tasks, config.model, data.format, train.microbatches)
 
 
 def open_rows(config: Config, split: str) -> Examples:

@@ -7,11 +7,10 @@ from typing import Any
 
 import jax
 
-from bertjax import sharding
+from bertjax import sharding, tasks
 from bertjax.config import Config
 from bertjax.data.corpus import Vocabulary
 from bertjax.journal import scaled
-from bertjax.models.cost import flops_per_token
 from bertjax.train import build, make_train_step
 from bertjax.types import Tree
 
@@ -25,8 +24,7 @@ def plan(config: Config, vocabulary: Vocabulary, devices: Any = None) -> dict[st
         seconds = time.perf_counter() - began
     memory = compiled.memory_analysis()
     rows, length = config.train.batch_size, config.data.length
-    share = sum(getattr(task, "rate", 0.0) for task in config.tasks if task.predicts_tokens)
-    per_token = flops_per_token(config.model, attended=float(length), predicted=share)
+    per_token = tasks.flops_per_token(config.tasks, config.model, attended=float(length))
     return {
         "devices": program.mesh.size,
         "platform": program.mesh.devices.flat[0].platform,

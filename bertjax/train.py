@@ -32,7 +32,6 @@ from bertjax.data.loader import Loader, abstract_batch
 from bertjax.data.prefetch import prefetch
 from bertjax.journal import Journal, is_finished
 from bertjax.layers.mask import AttentionMask
-from bertjax.models.cost import flops_per_token
 from bertjax.models.network import Network
 from bertjax.optim import learning_rate, make_optimizer
 from bertjax.types import Batch, Metrics, TrainState, Tree
@@ -83,8 +82,7 @@ def build(config: Config, vocabulary: Vocabulary, devices: Any = None) -> Progra
         )
     mesh, rules = sharding.make_mesh(config.mesh, devices), config.mesh.rules
     check_batch(config.train, mesh)
-    heads = {name: head for task in config.tasks for name, head in task.heads(config.model).items()}
-    network = Network(config.model, heads)
+    network = tasks.make_network(config.tasks, config.model)
     with sharding.activate(mesh, rules):
         rows, length, format = config.train.batch_size, config.data.length, config.data.format
         batch = abstract_batch(rows, length, mesh, rules, packed=format.packed, labelled=format.labelled)
@@ -352,7 +350,8 @@ def log(program: Program, journal: Journal, step: int, pending: list[Metrics], w
             f"{', '.join(f'{name} {value:.4g}' for name, value in watched.items())} at step {step}: "
             f"lower optim.learning_rate={config.optim.learning_rate}, or raise optim.warmup_steps"
         )
-    cost = flops_per_token(config.model, attended=values.pop("attended"), predicted=values.pop("predicted"))
+    attended, predicted = values.pop("attended"), values.pop("predicted")
+    cost = tasks.flops_per_token(config.tasks, config.model, attended=attended, predicted=predicted)
     journal.log_rates(
         step, values, tokens=values.pop("tokens") * len(pending), flops_per_token=cost, waited=waited
     )

@@ -17,7 +17,7 @@ from bertjax.layers.mask import AttentionMask
 from bertjax.layers.norm import Norm
 from bertjax.layers.position import scheme_of
 from bertjax.models.stack import Stack
-from bertjax.types import Array, Batch, EncoderOutput, Int
+from bertjax.types import Array, Batch, EncoderOutput, Float, Int
 
 
 class Encoder(nn.Module):
@@ -37,11 +37,18 @@ class Encoder(nn.Module):
         self.pooler = dense(c, "bd,de->be", (c.width, c.width), ("width", "output"), "head")
 
     def __call__(
-        self, batch: Batch, *, train: bool, mask: AttentionMask | None = None, step: Array | int | None = None
+        self,
+        batch: Batch,
+        *,
+        train: bool,
+        mask: AttentionMask | None = None,
+        step: Array | int | None = None,
+        embedded: Float[Array, "B L D"] | None = None,
     ) -> EncoderOutput:
         """Hidden states of every token; `mask` restricts attention beyond padding, packing and direction.
 
-        `step` is the step of training, for what changes on a schedule (the random features of a performer).
+        `step` is the step of training, for what changes on a schedule (the random features of a performer). With
+        `embedded`, the tokens as another encoder has embedded them, this one has no embeddings of its own.
         """
         c, (rows, length) = self.config, batch.tokens.shape
         allowed = AttentionMask(valid=batch.mask, segments=batch.segments, causal=c.direction != "both")
@@ -56,7 +63,8 @@ class Encoder(nn.Module):
             relative=self.position.relative(length),
             step=step,
         )
-        x, states = self.stack(self.embedder(batch, train=train), context, train=train)
+        x = self.embedder(batch, train=train) if embedded is None else turned(embedded, order)
+        x, states = self.stack(x, context, train=train)
         if c.block != "post":
             x = self.final_norm(x)
         x = turned(x, order)

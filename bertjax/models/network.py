@@ -1,5 +1,6 @@
-"""One encoder and the heads that its tasks put on it."""
+"""One encoder, what stands on it, and what may stand before it."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,23 +13,32 @@ from bertjax.types import Array, Batch, EncoderOutput
 
 
 class Network(nn.Module):
-    """Runs the encoder once and every head on its output."""
+    """Runs the rewriters, the encoder once, and every head on its output.
+
+    A rewriter is called with the batch and the encoder's embedder, and gives another batch and an output of its own:
+    it is a model that makes the inputs of this one. A head is called with the encoder's output, the batch that the
+    encoder read, and the token embedding.
+    """
 
     config: EncoderConfig
     heads: Mapping[str, nn.Module]
+    rewriters: Mapping[str, nn.Module] = dataclasses.field(default_factory=dict)
     keep_states: bool = False
 
     def setup(self) -> None:
-        """Declares the encoder; the heads are given."""
+        """Declares the encoder; the rest is given."""
         self.encoder = Encoder(self.config, self.keep_states)
 
     def __call__(
         self, batch: Batch, *, train: bool, mask: AttentionMask | None = None, step: Array | int | None = None
     ) -> dict[str, Any]:
-        """The output of every head by its name, and the encoder's under "encoder"."""
-        output = self.encoder(batch, train=train, mask=mask, step=step)
+        """The output of every rewriter and head by its name, and the encoder's under "encoder"."""
+        outputs: dict[str, Any] = {}
+        for name, rewriter in self.rewriters.items():
+            batch, outputs[name] = rewriter(batch, self.encoder.embedder, train=train, step=step)
+        outputs["encoder"] = output = self.encoder(batch, train=train, mask=mask, step=step)
         table = self.encoder.embedder.tokens
-        return {"encoder": output, **{name: head(output, batch, table) for name, head in self.heads.items()}}
+        return {**outputs, **{name: head(output, batch, table) for name, head in self.heads.items()}}
 
     def encode(
         self, batch: Batch, *, train: bool = False, mask: AttentionMask | None = None

@@ -2,6 +2,7 @@
 
     check(model, format)      refuses an encoder, an input format or a companion that the task cannot work with
     corrupt(batch)            inputs and targets, on the device, random by (seed, example id, epoch) alone
+    rewriters(config)         models that make the encoder's inputs, which few tasks need
     heads(config)             modules that stand on the encoder
     normaliser(batch)         how many predictions its loss is the mean of, known before the forward pass
     loss(outputs, batch)      Metrics; the entry "loss" is what is trained on
@@ -25,6 +26,8 @@ from flax import linen as nn
 from bertjax.data.corpus import Vocabulary
 from bertjax.data.examples import Format
 from bertjax.layers.config import EncoderConfig
+from bertjax.models import cost
+from bertjax.models.network import Network
 from bertjax.types import Array, Batch, Float, Int, Key, Metrics, UInt
 
 
@@ -38,10 +41,28 @@ class Task(abc.ABC):
     name: ClassVar[str]
     predicts_tokens: ClassVar[bool] = False  # whether a prediction costs a row of logits over the vocabulary
     hides_tokens: ClassVar[bool] = False  # whether it replaces tokens; one task of a run may
+    makes_rows: ClassVar[bool] = (
+        False  # whether it makes other rows of those of the data; then all of a batch are one
+    )
 
     @abc.abstractmethod
     def heads(self, config: EncoderConfig) -> Mapping[str, nn.Module]:
         """The modules this task puts on the encoder, by name."""
+
+    def rewriters(self, config: EncoderConfig) -> Mapping[str, nn.Module]:
+        """The modules that turn the corrupted batch into the one that the encoder reads, by name."""
+        del config
+        return {}
+
+    def predicted(self, tasks: Sequence["Task"]) -> float:
+        """Share of the tokens for which logits over the vocabulary are computed, beside these tasks."""
+        del tasks
+        return 0.0
+
+    def extra_flops(self, config: EncoderConfig, *, attended: float) -> float:
+        """Operations of a training step per token besides those of the encoder and of the vocabulary logits."""
+        del config, attended
+        return 0.0
 
     @abc.abstractmethod
     def normaliser(self, batch: Batch) -> Float[Array, ""]:
@@ -64,7 +85,7 @@ class Task(abc.ABC):
         del model, format, tasks
 
 
-def check(tasks: Sequence[Task], model: EncoderConfig, format: Format) -> None:
+def check(tasks: Sequence[Task], model: EncoderConfig, format: Format, microbatches: int = 1) -> None:
     """Refuses tasks that cannot be learned together, or from such rows."""
     names = [task.name for task in tasks]
     for name in names:
@@ -76,15 +97,30 @@ def check(tasks: Sequence[Task], model: EncoderConfig, format: Format) -> None:
             f"tasks={','.join(names)}: {' and '.join(hiding)} would each hide tokens from the other in one pass; "
             f"keep one of them"
         )
+    makers = [task.name for task in tasks if task.makes_rows]
+    if makers and microbatches > 1:
+        raise ValueError(
+            f"the task {makers[0]} compares all rows of a batch and train.microbatches={microbatches} takes it apart: "
+            f"set train.microbatches=1"
+        )
     for task in tasks:
         task.check(model, format, tasks)
+
+
+def make_network(tasks: Sequence[Task], config: EncoderConfig) -> Network:
+    """The encoder with everything that the tasks put before it and on it."""
+    return Network(
+        config,
+        heads={name: head for task in tasks for name, head in task.heads(config).items()},
+        rewriters={name: module for task in tasks for name, module in task.rewriters(config).items()},
+    )
 
 
 def corrupt(
     tasks: Sequence[Task], batch: Batch, vocabulary: Vocabulary, seed: int, step: int | Int[Array, ""] = 0
 ) -> Batch:
-    """The batch after every task has had its turn, each with a key of its own."""
-    for task in tasks:
+    """The batch after every task has had its turn, each with a key of its own; those that make rows come first."""
+    for task in sorted(tasks, key=lambda task: not task.makes_rows):
         key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(task.name.encode()))
         batch = task.corrupt(batch, key, vocabulary, jnp.asarray(step))
     return batch
@@ -106,6 +142,16 @@ def row_draws(
 def unit(bits: UInt[Array, "*B"]) -> Float[Array, "*B"]:
     """Uniform numbers, 0 <= u < 1, in steps of 2^-24."""
     return (bits >> 8).astype(jnp.float32) * jnp.float32(2.0**-24)
+
+
+def flops_per_token(
+    tasks: Sequence[Task], config: EncoderConfig, *, attended: float, predicted: float | None = None
+) -> float:
+    """Operations of a training step per token; `predicted` is the share of tokens with logits, if it was counted."""
+    if predicted is None:
+        predicted = sum(task.predicted(tasks) for task in tasks)
+    encoder = cost.flops_per_token(config, attended=attended, predicted=predicted)
+    return encoder + sum(task.extra_flops(config, attended=attended) for task in tasks)
 
 
 def normalisers(tasks: Sequence[Task], batch: Batch) -> dict[str, Array]:

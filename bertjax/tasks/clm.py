@@ -72,6 +72,11 @@ class Clm(Task):
         """A distribution over the vocabulary at every position."""
         return {"clm": NextTokenHead(config, "clm")}
 
+    def predicted(self, tasks: Sequence[Task]) -> float:
+        """Everything."""
+        del tasks
+        return 1.0
+
     def normaliser(self, batch: Batch) -> Float[Array, ""]:
         """The number of tokens that are not the first of their sequence."""
         return neighbours(batch).sum().astype(jnp.float32)

@@ -24,7 +24,6 @@ import numpy as np
 from flax import linen as nn
 
 from bertjax.data.corpus import Vocabulary
-from bertjax.data.examples import Format
 from bertjax.layers.config import EncoderConfig
 from bertjax.metrics import cross_entropy, weighted
 from bertjax.models.heads import MaskedLmHead
@@ -70,17 +69,13 @@ class Mlm(Task):
             raise ValueError(
                 f"{here}.duplicates={self.duplicates} must be at least 1; none masks dynamically"
             )
-        if self.rate_steps is not None and self.rate_steps < 1:
-            raise ValueError(f"{here}.rate_steps={self.rate_steps} must be at least 1; none keeps the rate")
-
-    def check(self, model: EncoderConfig, format: Format, tasks: Sequence[Task]) -> None:
-        """A schedule needs both its ends."""
         if (self.final_rate is None) != (self.rate_steps is None):
-            here = f"tasks.{self.name}"
             raise ValueError(
                 f"{here}.final_rate={self.final_rate} and {here}.rate_steps={self.rate_steps} go together: "
                 f"set both or none"
             )
+        if self.rate_steps is not None and self.rate_steps < 1:
+            raise ValueError(f"{here}.rate_steps={self.rate_steps} must be at least 1; none keeps the rate")
 
     def heads(self, config: EncoderConfig) -> Mapping[str, nn.Module]:
         """A distribution over the vocabulary at every chosen position."""
@@ -98,7 +93,7 @@ class Mlm(Task):
             word_starts(batch, vocabulary),
             batch.mask & ~special,
             jnp.maximum(self.numbers(step, length)[batch.mask.sum(1)], 1),
-            slots=max(1, round(max(self.rate, self.final_rate or 0.0) * length)),
+            slots=max(1, round(self.predicted(()) * length)),
         )
         labels = jnp.take_along_axis(batch.tokens, positions, axis=1)
         ordinary = jnp.asarray(np.flatnonzero(~vocabulary.special), jnp.int32)
@@ -121,6 +116,11 @@ class Mlm(Task):
         done = jnp.clip(step.astype(jnp.float32) / self.rate_steps, 0.0, 1.0)
         rate = self.rate + (self.final_rate - self.rate) * done
         return jnp.rint(rate * n.astype(np.float32)).astype(jnp.int32)
+
+    def predicted(self, tasks: Sequence[Task]) -> float:
+        """The rate, or the highest that its schedule reaches."""
+        del tasks
+        return max(self.rate, self.final_rate or 0.0)
 
     def normaliser(self, batch: Batch) -> Float[Array, ""]:
         """The number of chosen tokens."""

@@ -11,6 +11,8 @@ from bertjax.layers.mask import AttentionMask
 from bertjax.models.encoder import Encoder
 from tests.helpers import assert_close, encode, make_batch, pack, parameters, small
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 LEFT, RIGHT = (small(direction=name) for name in ("left_to_right", "right_to_left"))
 PARAMS = parameters(LEFT)  # the same for every direction
 

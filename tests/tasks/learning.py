@@ -21,17 +21,27 @@ from bertjax.train import build, create_state, make_train_step
 MODEL = EncoderConfig(
     layers=1, width=48, heads=3, vocab=256, max_length=32, dropout=0.0, attention_dropout=0.0
 )
+ONE_DEVICE = MeshConfig(data=1)
 
 
-def run_config(chosen: Sequence[Task], format: Format, *, steps: int, rows: int = 32, **model: Any) -> Config:
-    """A small run on made-up text, on one device."""
+def run_config(
+    chosen: Sequence[Task],
+    format: Format,
+    *,
+    steps: int,
+    rows: int = 32,
+    microbatches: int = 1,
+    mesh: MeshConfig = ONE_DEVICE,
+    **model: Any,
+) -> Config:
+    """A small run on made-up text, on one device unless another mesh is asked for."""
     return Config(
         model=dataclasses.replace(MODEL, **model),
         data=DataConfig(format=format, length=32, threads=0),
         tasks=tuple(chosen),
         optim=OptimConfig(learning_rate=3e-3, warmup_steps=5),
-        mesh=MeshConfig(data=1),
-        train=TrainConfig(steps=steps, batch_size=rows, eval_every=None),
+        mesh=mesh,
+        train=TrainConfig(steps=steps, batch_size=rows, microbatches=microbatches, eval_every=None),
     )
 
 
@@ -51,4 +61,5 @@ def learn(
                 state, loader.place(index % (batches or steps), program.mesh, config.mesh.rules)
             )
             history.append(tasks.summarise(config.tasks, metrics_lib.means(jax.device_get(metrics))))
-    return {name: np.array([values[name] for values in history]) for name in history[0]}
+    names = {name for values in history for name in values}  # one without weight in a step is left out there
+    return {name: np.array([values.get(name, np.nan) for values in history]) for name in names}

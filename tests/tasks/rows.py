@@ -6,11 +6,13 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax.core import meta
 
 from bertjax import tasks
 from bertjax.data.examples import Format
 from bertjax.data.pairs import SegmentPair
 from bertjax.data.synthetic import SyntheticCorpus
+from bertjax.models.network import Network
 from bertjax.tasks import Task
 from bertjax.types import Batch
 
@@ -35,10 +37,7 @@ def make_rows(
 
 @functools.cache
 def _corrupt(chosen: tuple[Task, ...]) -> Any:
-    # Compiled once and run once or twice: a quick compilation is worth more than quick code.
-    options = {"xla_backend_optimization_level": 0}
-    run = lambda batch, step: tasks.corrupt(chosen, batch, VOCABULARY, 0, step)  # noqa: E731
-    return jax.jit(run, compiler_options=options)
+    return jax.jit(lambda batch, step: tasks.corrupt(chosen, batch, VOCABULARY, 0, step))
 
 
 def corrupt(chosen: Task | Sequence[Task], batch: Batch, *, step: int = 0) -> Batch:
@@ -66,3 +65,17 @@ def runs(marks: np.ndarray) -> list[tuple[int, int, int]]:
     row, start = np.nonzero(edges == 1)
     _, stop = np.nonzero(edges == -1)
     return list(zip(row.tolist(), start.tolist(), stop.tolist(), strict=True))
+
+
+def random_parameters(network: Network, batch: Batch, seed: int = 0, scale: float = 0.2) -> Any:
+    """Random values for every parameter, biases and scales too; nothing is compiled for them."""
+    random = np.random.default_rng(seed)
+    shapes = jax.eval_shape(functools.partial(network.init, train=False), jax.random.key(0), batch)
+    return jax.tree.map(
+        lambda leaf: (scale * random.normal(size=leaf.shape)).astype(np.float32), meta.unbox(shapes)
+    )
+
+
+def forward(network: Network, params: Any, batch: Batch) -> Any:
+    """The outputs of a network, compiled and fetched."""
+    return jax.device_get(jax.jit(functools.partial(network.apply, train=False))(params, batch))

@@ -1,7 +1,6 @@
 """Causal language modelling in both directions, against plain loops."""
 
 import dataclasses
-import functools
 import re
 
 import jax
@@ -9,29 +8,25 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from bertjax import tasks
 from bertjax.config import Config, check
 from bertjax.data.packing import BestFit
 from bertjax.data.singles import FullSentences
-from bertjax.models.network import Network
 from bertjax.tasks.clm import Clm
 from bertjax.tasks.mlm import Mlm
 from tests.helpers import make_batch, pack, small
 from tests.tasks.learning import learn
+from tests.tasks.rows import forward, random_parameters
+
+pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 DIRECTIONS = ["left_to_right", "right_to_left"]
 
 
 def outputs(direction, batch):
     """Network outputs with random parameters."""
-    config = small(direction=direction)
-    network = Network(config, Clm().heads(config))
-    params = jax.eval_shape(functools.partial(network.init, train=False), jax.random.key(0), batch)
-    random = np.random.default_rng(0)
-    params = jax.tree.map(lambda leaf: random.normal(size=leaf.shape).astype(np.float32), params)
-    params = jax.tree.map(
-        lambda box: getattr(box, "value", box), params, is_leaf=lambda x: hasattr(x, "names")
-    )
-    return jax.jit(functools.partial(network.apply, train=False))(params, batch)
+    network = tasks.make_network((Clm(),), small(direction=direction))
+    return forward(network, random_parameters(network, batch), batch)
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
@@ -41,7 +36,7 @@ def test_every_token_but_the_first_one_read_is_predicted(direction, packed):
     if packed:
         batch = pack(make_batch((4, 1, 3)), 10)
     result = outputs(direction, batch)
-    batch = jax.tree.map(jnp.asarray, batch)
+    batch, result = jax.tree.map(jnp.asarray, (batch, result))
     logits = np.asarray(result["clm"]["logits"], np.float64)
     total = right = number = 0.0
     step = 1 if direction == "left_to_right" else -1

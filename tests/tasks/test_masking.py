@@ -12,10 +12,12 @@ from bertjax.config import CHOICES, Config
 from bertjax.data.singles import FullSentences
 from bertjax.tasks.masking import MASKINGS, MaskingOptions, Ngram, Span, Subword, Tiled, WholeWord, tiling
 from bertjax.tasks.mlm import Mlm
-from tests.tasks.rows import PAIRS, VOCABULARY, chosen_positions, corrupt, make_rows, real_text, runs
+from tests.tasks.rows import VOCABULARY, chosen_positions, corrupt, make_rows, real_text, runs
 
 ROWS = make_rows(1280)
 KINDS = list(MASKINGS.values())
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 TILED = [kind for kind in KINDS if isinstance(kind, Tiled)]
 named = pytest.mark.parametrize("kind", KINDS, ids=list(MASKINGS))
 
@@ -266,8 +268,9 @@ def test_a_kind_is_chosen_by_name():
         {"mask": 0.9, "random": 0.2},
         {"mask": -0.1},
         {"duplicates": 0},
-        {"final_rate": 2.0},
-        {"rate_steps": 0},
+        {"final_rate": 2.0, "rate_steps": 9},
+        {"rate_steps": 0, "final_rate": 0.5},
+        {"final_rate": 0.3},
     ],
 )
 def test_shares_that_are_none_are_refused(wrong: dict):
@@ -278,8 +281,8 @@ def test_shares_that_are_none_are_refused(wrong: dict):
 
 def test_a_schedule_needs_both_ends():
     with pytest.raises(ValueError, match="set both or none"):
-        Mlm(final_rate=0.3).check(Config().model, PAIRS, ())
-    Mlm(final_rate=0.3, rate_steps=9).check(Config().model, PAIRS, ())
+        Mlm(rate_steps=9)
+    assert Mlm(final_rate=0.3, rate_steps=9).final_rate == 0.3
 
 
 @pytest.mark.parametrize("make", [lambda: Span(p=1.0), lambda: Span(longest=0), lambda: Ngram(longest=0)])

@@ -16,6 +16,8 @@ from bertjax.tasks.sop import Sop
 from tests.tasks.learning import learn
 from tests.tasks.rows import CORPUS, VOCABULARY, make_rows
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 SWAPPED = SegmentPair(negatives="swapped")
 
 
