@@ -162,9 +162,8 @@ def test_the_negatives_are_the_batches_of_all_devices():
     settings = {"steps": 2, "rows": 16, "width": 32, "heads": 4}
     one = learn((Contrastive(views="pair"),), PAIRS, **settings)
     all_devices = learn((Contrastive(views="pair"),), PAIRS, mesh=MeshConfig(data=8), **settings)
-    for name in ("contrastive_loss", "contrastive_accuracy"):
-        np.testing.assert_allclose(all_devices[name], one[name], rtol=1e-5)
-    # All embeddings point one way at the start, so the cosines that are compared nearly cancel.
+    np.testing.assert_allclose(all_devices["contrastive_loss"], one["contrastive_loss"], rtol=1e-5)
+    # All embeddings point one way at the start, so the cosines that are compared nearly cancel: the nearest is chance.
     np.testing.assert_allclose(all_devices["gradient_norm"], one["gradient_norm"], rtol=2e-3)
     assert one["contrastive_loss"][0] > 0.7 * np.log(16)  # of sixteen, not of the two of a device
 
