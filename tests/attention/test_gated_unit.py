@@ -66,7 +66,7 @@ def test_a_block_holds_nothing_else(block: Any) -> None:
     def parameters(config: EncoderConfig) -> Any:
         module = Block(config, config.attention)
         context = Context(ragged(8), jnp.zeros((3, 8), jnp.int32))
-        return jax.eval_shape(lambda x: module.init(jax.random.key(0), x, context, False), x)["params"]
+        return jax.eval_shape(lambda x: module.init(jax.random.key(0), x, context, {}, False), x)["params"]
 
     found = nn.unbox(parameters(config))
     assert set(found) == {"attention", "attention_norm"}
