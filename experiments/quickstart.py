@@ -49,7 +49,7 @@ def config() -> Config:
         tasks=(Mlm(), Nsp(weight=3.0)),
         optim=OptimConfig(learning_rate=1.5e-3, warmup_steps=100),
         train=TrainConfig(
-            steps=2200, batch_size=32, log_every=100, eval_every=1100, eval_batches=60, checkpoint_every=550
+            steps=3000, batch_size=32, log_every=100, eval_every=1000, eval_batches=60, checkpoint_every=500
         ),
     )
 
