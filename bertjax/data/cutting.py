@@ -51,6 +51,7 @@ def whole_units(units: Units, limit: int) -> Int[np.ndarray, "n"]:
 
 def follow(jump: Int[np.ndarray, "n"], bounds: Int[np.ndarray, "n+1"]) -> Int[np.ndarray, "runs"]:
     """Where the runs of a block begin: the bounds on the chain 0, jump[0], jump[jump[0]], ..."""
+    assert np.all(jump > np.arange(len(jump))), "every run advances"
     after, chain, unit = jump.tolist(), [], 0  # lists: a chain of numpy scalars takes five times as long
     while unit < len(after):
         chain.append(unit)
