@@ -97,12 +97,14 @@ def near(length: int, half: int) -> np.ndarray:
 def ragged(length: int, packed: bool = False) -> AttentionMask:
     """Three rows that end in 0, 1 and 3 tokens of padding, and begin a second document after 5 tokens if packed."""
     valid = np.arange(length)[None] < length - np.asarray([[0], [1], [3]])
-    segments = np.where(valid, 1 + (packed & (np.arange(length) >= 5))[None], 0)
+    if not packed:
+        return AttentionMask(valid=jnp.asarray(valid))
+    segments = np.where(valid, 1 + (np.arange(length) >= 5)[None], 0)
     return AttentionMask(valid=jnp.asarray(valid), segments=jnp.asarray(segments.astype(np.int32)))
 
 
 def matrix(mask: AttentionMask) -> np.ndarray:
     """Pairs that padding and packing allow [B 1 L L]."""
-    assert mask.valid is not None and mask.segments is not None
-    valid, segments = np.asarray(mask.valid), np.asarray(mask.segments)
+    valid = np.asarray(mask.valid)
+    segments = np.ones_like(valid) if mask.segments is None else np.asarray(mask.segments)
     return (valid[:, None, :] & (segments[:, :, None] == segments[:, None, :]))[:, None]
