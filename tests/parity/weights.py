@@ -42,3 +42,41 @@ def shake(module: Any, seed: int = 0) -> Any:
             one = parameter.ndim == 1 and name.endswith("weight")
             parameter.copy_(noise + 1.0 if one else noise)
     return module.eval()
+
+
+def matrix(linear: Any) -> dict[str, np.ndarray]:
+    """A linear layer: kernel [in out] and, if it has one, bias [out]."""
+    found = {"kernel": array(linear.weight).T}
+    return found if linear.bias is None else {**found, "bias": array(linear.bias)}
+
+
+def norm(layer: Any) -> dict[str, np.ndarray]:
+    """A LayerNorm: scale and, if it has one, bias."""
+    found = {"scale": array(layer.weight)}
+    return found if layer.bias is None else {**found, "bias": array(layer.bias)}
+
+
+def bert_attention(attention: Any, output: Any, heads: int) -> dict[str, Any]:
+    """The four projections of an attention that names them as BERT does."""
+    names = ("query", "key", "value")
+    projections = {name: to_heads(getattr(attention, name), heads) for name in names}
+    return {**projections, "output": from_heads(output, heads)}
+
+
+def bert_layer(layer: Any, heads: int) -> dict[str, Any]:
+    """A layer of BERT's, or of a model that names its parts alike."""
+    return {
+        "attention": bert_attention(layer.attention.self, layer.attention.output.dense, heads),
+        "attention_norm": norm(layer.attention.output.LayerNorm),
+        "mlp": {"up": matrix(layer.intermediate.dense), "down": matrix(layer.output.dense)},
+        "mlp_norm": norm(layer.output.LayerNorm),
+    }
+
+
+def bert_head(predictions: Any) -> dict[str, Any]:
+    """A masked-LM head of BERT's."""
+    return {
+        "transform": matrix(predictions.transform.dense),
+        "norm": norm(predictions.transform.LayerNorm),
+        "bias": array(predictions.bias),
+    }
