@@ -22,6 +22,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding, PartitionSpec
 
 from bertjax.models.stacking import stack_layers, unstack_layers
 from bertjax.types import TrainState, Tree
@@ -192,13 +193,8 @@ class Checkpoints:
             for there, back in ((stack_layers, unstack_layers), (unstack_layers, stack_layers)):
                 other = jax.eval_shape(there, like)
                 if stored == _shapes(other):
-                    local = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-                    other = jax.tree.map(
-                        lambda x, local=local: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=local), other
-                    )
-                    tree = reader.restore(folder, args=ocp.args.StandardRestore(other))
-                    tree = back(jax.tree.map(np.asarray, tree))
-                    return jax.tree.map(lambda x, want: jax.device_put(x, want.sharding), tree, like)
+                    tree = reader.restore(folder, args=ocp.args.StandardRestore(_placed(other, like)))
+                    return jax.jit(back, out_shardings=jax.tree.map(lambda x: x.sharding, like))(tree)
         wanted = _shapes(like)
         odd = sorted(name for name in {*stored, *wanted} if stored.get(name) != wanted.get(name))
         raise ValueError(
@@ -237,9 +233,29 @@ def _parts(tree: Any) -> dict[str, Any]:
 
 
 def _shapes(tree: Tree) -> dict[str, str]:
+    return {name: f"{np.dtype(leaf.dtype)}{list(leaf.shape)}" for name, leaf in _leaves(tree)}
+
+
+def _leaves(tree: Tree) -> list[tuple[str, Any]]:
     leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: hasattr(x, "shape"))
-    name = lambda path: jax.tree_util.keystr(path, simple=True, separator="/")  # noqa: E731
-    return {name(path): f"{np.dtype(leaf.dtype)}{list(leaf.shape)}" for path, leaf in leaves}
+    return [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in leaves]
+
+
+def _placed(other: Tree, like: Tree) -> Tree:
+    """The shapes of a stack in its other form, split over the mesh as their counterparts in `like` are."""
+    wanted = {name: leaf.sharding for name, leaf in _leaves(like)}
+
+    def one(name: str, shape: Any) -> jax.ShapeDtypeStruct:
+        parts = name.split("/")
+        joined = "/".join("layers" if part.startswith("layers_") else part for part in parts)
+        first = "/".join("layers_0" if part == "layers" else part for part in parts)
+        where = wanted[next(known for known in (name, joined, first) if known in wanted)]
+        if name not in wanted and isinstance(where, NamedSharding):
+            spec = where.spec[1:] if joined in wanted else (None, *where.spec)
+            where = NamedSharding(where.mesh, PartitionSpec(*spec))
+        return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=where)
+
+    return jax.tree.unflatten(jax.tree.structure(other), [one(*leaf) for leaf in _leaves(other)])
 
 
 def _contents(folder: pathlib.Path) -> dict[str, Any]:

@@ -14,10 +14,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from bertjax.layers.config import EncoderConfig
-from bertjax.types import Array, Tree
+from bertjax.types import Tree
 
 _UNROLLED = re.compile(r"layers_(\d+)")
 
@@ -56,12 +55,7 @@ def _stack(node: dict[str, Any]) -> dict[str, Any]:
     if not names:
         return node
     rest = {name: value for name, value in node.items() if name not in names}
-    return {**rest, "layers": jax.tree.map(_join, *(node[n] for n in names))}
-
-
-def _join(*leaves: Array) -> Array:
-    # What comes from a file stays on the host: no device need hold it whole.
-    return np.stack(leaves) if isinstance(leaves[0], np.ndarray) else jnp.stack(leaves)
+    return {**rest, "layers": jax.tree.map(lambda *leaves: jnp.stack(leaves), *(node[n] for n in names))}
 
 
 def _unstack(node: dict[str, Any]) -> dict[str, Any]:
