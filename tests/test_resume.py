@@ -213,16 +213,15 @@ def test_a_model_without_a_tokenizer_says_so(whole: pathlib.Path) -> None:
         load(str(whole))
 
 
-@pytest.mark.parametrize("rate", ["1e30", "1e4"])
+@pytest.mark.parametrize("rate", ["1e30", "1e15"])
 def test_a_run_that_diverges_says_so_and_saves_nothing_of_it(rate: str, tmp_path: pathlib.Path) -> None:
-    """At 1e30 the first update overflows; at 1e4 the loss is no number some steps later."""
+    """At 1e30 the first update overflows; at 1e15 a finite state comes first."""
     settings = (
         "train.checkpoint_every=1",
         f"optim.learning_rate={rate}",
         "optim.warmup_steps=0",
         "optim.optimizer=lion",
         "optim.weight_decay=0.9",
-        "train.steps=40",
     )
     with pytest.raises(train.Diverged, match=r"at step \d+: lower optim.learning_rate=") as caught:
         train.train(tiny(*settings), str(tmp_path))
