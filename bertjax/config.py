@@ -185,5 +185,5 @@ def read_workdir(workdir: str) -> tuple[Config, dict[str, Any]]:
         return from_dict(record["config"]), record["fingerprint"]
     except FileNotFoundError:
         raise ValueError(f"{workdir} holds no run: {path} is missing; train there first") from None
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} cannot be read ({error}): it was not written by this version") from None

@@ -2,8 +2,7 @@
 
 A scan keeps `layers` with a leading axis over periods; an unrolled stack keeps `layers_0`,
 `layers_1`, ... Both functions work on any tree that contains such dictionaries: parameters, and
-optimizer states that mirror them. Checkpoints hold the stacked form, so a run can be resumed either
-way.
+optimizer states that mirror them. A checkpoint holds the form that the run had and is read in either.
 
     stack/group_0/layers/block_1/...       stacked: leading axis over the repeats of the group's period
     stack/group_0/layers_3/block_1/...     unrolled
