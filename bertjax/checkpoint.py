@@ -55,6 +55,7 @@ class Checkpoints:
         with self._disk():
             if self._writer is None:
                 self._writer = self._open()
+            self._make_sure_of_room(items)
             self._writer.save(self.folder / str(step), args=ocp.args.Composite(**items), force=True)
         self._thread = threading.Thread(target=self._finish, args=(step,), name="seal")
         self._thread.start()
@@ -132,11 +133,21 @@ class Checkpoints:
                 raise
             if jax.process_index() == 0:
                 self._clear_unfinished()
-            free = shutil.disk_usage(self.folder).free
-            raise ValueError(
-                f"no space left for a checkpoint in {self.folder} ({free / 1e6:.0f} MB free): "
-                f"free some, or set train.keep=1; the run resumes from its last whole checkpoint"
-            ) from error
+            raise self._full() from error
+
+    def _make_sure_of_room(self, items: Any) -> None:
+        """Asks before Orbax begins, whose threads report a full disk at length."""
+        if jax.process_index() == 0:
+            needed = sum(leaf.nbytes for item in items.values() for leaf in jax.tree.leaves(item.item))
+            if needed > shutil.disk_usage(self.folder).free:
+                raise self._full(f", {needed / 1e6:.1f} needed")
+
+    def _full(self, needed: str = "") -> ValueError:
+        free = shutil.disk_usage(self.folder).free / 1e6
+        return ValueError(
+            f"no space left for a checkpoint in {self.folder} ({free:.1f} MB free{needed}): "
+            f"free some, or set train.keep=1; the run resumes from its last whole checkpoint"
+        )
 
     # ------------------------------------------------------------------------------------------ read
 

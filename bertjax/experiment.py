@@ -46,8 +46,8 @@ def main(config: Config, *, prepare: Prepare | None = None, finish: Finish | Non
         rest = values(sys.argv)[1:]
     except flags.Error as error:
         sys.exit(_fail(2, f"error: {' '.join(str(error).split())}; --help lists all flags"))
-    # Of Orbax, which tells all that it does.
-    logging.set_verbosity(logging.INFO if values.debug else logging.ERROR)
+    # Of Orbax, which tells all that it does, and what went wrong once more than it raises it.
+    logging.set_verbosity(logging.INFO if values.debug else logging.FATAL)
     sys.exit(_guarded(lambda: _run(config, rest, values, prepare, finish), debug=values.debug))
 
 
