@@ -22,6 +22,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding, PartitionSpec
 
 from bertjax.models.stacking import stack_layers, unstack_layers
 from bertjax.types import TrainState, Tree
@@ -54,6 +55,7 @@ class Checkpoints:
         with self._disk():
             if self._writer is None:
                 self._writer = self._open()
+            self._make_sure_of_room(items)
             self._writer.save(self.folder / str(step), args=ocp.args.Composite(**items), force=True)
         self._thread = threading.Thread(target=self._finish, args=(step,), name="seal")
         self._thread.start()
@@ -131,11 +133,21 @@ class Checkpoints:
                 raise
             if jax.process_index() == 0:
                 self._clear_unfinished()
-            free = shutil.disk_usage(self.folder).free
-            raise ValueError(
-                f"no space left for a checkpoint in {self.folder} ({free / 1e6:.0f} MB free): "
-                f"free some, or set train.keep=1; the run resumes from its last whole checkpoint"
-            ) from error
+            raise self._full() from error
+
+    def _make_sure_of_room(self, items: Any) -> None:
+        """Asks before Orbax begins, whose threads report a full disk at length."""
+        if jax.process_index() == 0:
+            needed = sum(leaf.nbytes for item in items.values() for leaf in jax.tree.leaves(item.item))
+            if needed > shutil.disk_usage(self.folder).free:
+                raise self._full(f", {needed / 1e6:.1f} needed")
+
+    def _full(self, needed: str = "") -> ValueError:
+        free = shutil.disk_usage(self.folder).free / 1e6
+        return ValueError(
+            f"no space left for a checkpoint in {self.folder} ({free:.1f} MB free{needed}): "
+            f"free some, or set train.keep=1; the run resumes from its last whole checkpoint"
+        )
 
     # ------------------------------------------------------------------------------------------ read
 
@@ -192,13 +204,8 @@ class Checkpoints:
             for there, back in ((stack_layers, unstack_layers), (unstack_layers, stack_layers)):
                 other = jax.eval_shape(there, like)
                 if stored == _shapes(other):
-                    local = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-                    other = jax.tree.map(
-                        lambda x, local=local: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=local), other
-                    )
-                    tree = reader.restore(folder, args=ocp.args.StandardRestore(other))
-                    tree = back(jax.tree.map(np.asarray, tree))
-                    return jax.tree.map(lambda x, want: jax.device_put(x, want.sharding), tree, like)
+                    tree = reader.restore(folder, args=ocp.args.StandardRestore(_placed(other, like)))
+                    return jax.jit(back, out_shardings=jax.tree.map(lambda x: x.sharding, like))(tree)
         wanted = _shapes(like)
         odd = sorted(name for name in {*stored, *wanted} if stored.get(name) != wanted.get(name))
         raise ValueError(
@@ -237,9 +244,29 @@ def _parts(tree: Any) -> dict[str, Any]:
 
 
 def _shapes(tree: Tree) -> dict[str, str]:
+    return {name: f"{np.dtype(leaf.dtype)}{list(leaf.shape)}" for name, leaf in _leaves(tree)}
+
+
+def _leaves(tree: Tree) -> list[tuple[str, Any]]:
     leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: hasattr(x, "shape"))
-    name = lambda path: jax.tree_util.keystr(path, simple=True, separator="/")  # noqa: E731
-    return {name(path): f"{np.dtype(leaf.dtype)}{list(leaf.shape)}" for path, leaf in leaves}
+    return [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in leaves]
+
+
+def _placed(other: Tree, like: Tree) -> Tree:
+    """The shapes of a stack in its other form, split over the mesh as their counterparts in `like` are."""
+    wanted = {name: leaf.sharding for name, leaf in _leaves(like)}
+
+    def one(name: str, shape: Any) -> jax.ShapeDtypeStruct:
+        parts = name.split("/")
+        joined = "/".join("layers" if part.startswith("layers_") else part for part in parts)
+        first = "/".join("layers_0" if part == "layers" else part for part in parts)
+        where = wanted[next(known for known in (name, joined, first) if known in wanted)]
+        if name not in wanted and isinstance(where, NamedSharding):
+            spec = where.spec[1:] if joined in wanted else (None, *where.spec)
+            where = NamedSharding(where.mesh, PartitionSpec(*spec))
+        return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=where)
+
+    return jax.tree.unflatten(jax.tree.structure(other), [one(*leaf) for leaf in _leaves(other)])
 
 
 def _contents(folder: pathlib.Path) -> dict[str, Any]:

@@ -167,14 +167,17 @@ def claim(workdir: str, config: Config, corpus: str) -> None:
                 f"{workdir} holds another run: {'; '.join(different[:3])}{more}; choose another --workdir or delete it"
             )
     if jax.process_index() == 0:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tokenizer = pathlib.Path(config.data.corpus) / "tokenizer"
-        if tokenizer.is_dir():
-            shutil.copytree(tokenizer, path.parent / "tokenizer", dirs_exist_ok=True)
         record = {"config": to_dict(config), "fingerprint": mine, "digest": settings.digest(mine)}
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(record, indent=2) + "\n")
-        os.replace(partial, path)
+        tokenizer, partial = pathlib.Path(config.data.corpus) / "tokenizer", path.with_suffix(".partial")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if tokenizer.is_dir():
+                shutil.copytree(tokenizer, path.parent / "tokenizer", dirs_exist_ok=True)
+            partial.write_text(json.dumps(record, indent=2) + "\n")
+            os.replace(partial, path)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise ValueError(f"cannot write {path}: {error.strerror}; choose another --workdir") from error
 
 
 def read_workdir(workdir: str) -> tuple[Config, dict[str, Any]]:
@@ -185,5 +188,5 @@ def read_workdir(workdir: str) -> tuple[Config, dict[str, Any]]:
         return from_dict(record["config"]), record["fingerprint"]
     except FileNotFoundError:
         raise ValueError(f"{workdir} holds no run: {path} is missing; train there first") from None
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} cannot be read ({error}): it was not written by this version") from None

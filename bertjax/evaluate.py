@@ -5,20 +5,32 @@ import dataclasses
 import json
 import math
 import statistics
+from collections.abc import Sequence
 
 import jax
 import numpy as np
 
-from bertjax import tasks, train
+from bertjax import settings, tasks, train
 from bertjax.checkpoint import Checkpoints
-from bertjax.config import Config, open_rows, read_workdir
+from bertjax.config import CHOICES, Config, open_rows, read_workdir, to_dict
 from bertjax.data.loader import Loader
 from bertjax.sharding import MeshConfig
 
 
-def run(workdir: str, mesh: MeshConfig) -> dict[str, float]:
-    """Evaluates with the run's own config on any mesh, and prints one line of JSON."""
-    config = dataclasses.replace(read_workdir(workdir)[0], mesh=mesh)
+def run(workdir: str, mesh: MeshConfig, assignments: Sequence[str] = ()) -> dict[str, float]:
+    """Evaluates with the run's own config on any mesh, and prints one line of JSON.
+
+    Of the `assignments` of the command line those count that leave the model and its tasks what they are.
+    """
+    config = settings.override(
+        dataclasses.replace(read_workdir(workdir)[0], mesh=mesh),
+        [assignment for assignment in assignments if not assignment.startswith("mesh.")],
+        CHOICES,
+    )
+    ours, theirs = (to_dict(one) for one in (config, read_workdir(workdir)[0]))
+    for part in ("model", "tasks"):
+        for difference in settings.differences(ours[part], theirs[part], part):
+            raise ValueError(f"{workdir} was trained otherwise: {difference}; leave that setting out")
     checkpoints = Checkpoints(workdir)
     step = checkpoints.latest()
     if step is None:

@@ -17,7 +17,7 @@ from typing import Any
 from absl import flags, logging
 
 from bertjax import settings
-from bertjax.config import CHOICES, Config, DataConfig
+from bertjax.config import CHOICES, Config, DataConfig, check
 from bertjax.sharding import MeshConfig
 
 MODES = {
@@ -46,9 +46,8 @@ def main(config: Config, *, prepare: Prepare | None = None, finish: Finish | Non
         rest = values(sys.argv)[1:]
     except flags.Error as error:
         sys.exit(_fail(2, f"error: {' '.join(str(error).split())}; --help lists all flags"))
-    logging.set_verbosity(
-        logging.INFO if values.debug else logging.ERROR
-    )  # of Orbax, which tells all it does
+    # Of Orbax, which tells all that it does, and what went wrong once more than it raises it.
+    logging.set_verbosity(logging.INFO if values.debug else logging.FATAL)
     sys.exit(_guarded(lambda: _run(config, rest, values, prepare, finish), debug=values.debug))
 
 
@@ -113,10 +112,11 @@ def _run(config: Config, rest: list[str], values: Any, prepare: Prepare | None, 
     from bertjax.data.open import open_vocabulary
 
     if values.mode == "evaluate":
-        evaluate.run(values.workdir, config.mesh)
+        evaluate.run(values.workdir, config.mesh, values.set)
         return 0
+    check(config)  # before minutes go into a corpus
     if prepare is not None and not values.smoke:
-        config = prepare(config, values.workdir)
+        config = _prepared(prepare, config, values.workdir)
     if values.mode == "plan":
         plan.run(config, open_vocabulary(config.data.corpus, config.model.vocab), values.workdir)
     elif values.mode == "profile":
@@ -129,6 +129,19 @@ def _run(config: Config, rest: list[str], values: Any, prepare: Prepare | None, 
         if not train.train(config, values.workdir, result):
             print(f"finished before, at step {config.train.steps}:\n{journal.inventory(values.workdir)}")
     return 0
+
+
+def _prepared(prepare: Prepare, config: Config, workdir: str) -> Config:
+    """What `prepare` makes of the config: process 0 makes it, and the others find it made."""
+    import jax
+    from jax.experimental import multihost_utils
+
+    for turn in (True, False):
+        if (jax.process_index() == 0) == turn:
+            config = prepare(config, workdir)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices(f"prepared {turn}")
+    return config
 
 
 def _join(values: Any) -> None:
@@ -175,13 +188,13 @@ def smoke(config: Config) -> Config:
         head_size=None,
         feedforward=None,
         vocab=256,
-        max_length=max(32, min(config.model.max_length, 32)),
+        max_length=32,
         dtype="float32",
     )
     data = dataclasses.replace(config.data, corpus=DataConfig().corpus, length=32)
     optim = dataclasses.replace(config.optim, warmup_steps=2)
     train = dataclasses.replace(
-        config.train, steps=6, batch_size=8, microbatches=1, log_every=2, eval_every=None, eval_batches=2
+        config.train, steps=6, batch_size=64, microbatches=1, log_every=2, eval_every=None, eval_batches=2
     )
     return dataclasses.replace(config, model=model, data=data, optim=optim, train=train, mesh=MeshConfig())
 

@@ -4,14 +4,19 @@ B16 L14 D24 H4 K6 F40 V53 (56 with padding) S5: every size differs, and those th
 devices splits are even.
 """
 
+import contextlib
 import json
 import pathlib
+import signal
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
+import pytest
 
 from bertjax import train
+from bertjax.checkpoint import Checkpoints
 from bertjax.config import CHOICES, Config, DataConfig, TrainConfig, open_rows
 from bertjax.data.loader import Loader
 from bertjax.layers.config import EncoderConfig
@@ -88,3 +93,39 @@ def assert_near(found: Tree, wanted: Tree, tolerance: float) -> None:
         assert x.shape == y.shape, jax.tree_util.keystr(path)
         error, size = np.abs(x - y).max(), max(np.abs(y).max(), 1e-3)
         assert error <= tolerance * size, f"{jax.tree_util.keystr(path)}: {error:.2e} of {size:.2e}"
+
+
+class Killed(BaseException):
+    """Stands in for the end of a process."""
+
+
+@contextlib.contextmanager
+def ending(at: int, how: Callable[[], object]) -> Iterator[None]:
+    """Calls `how` in the training thread when the batch of step `at` is asked for; needs data.threads=0."""
+    place = Loader.place
+
+    def place_or_end(loader: Loader, step: int, *where: Any) -> Any:
+        if loader.shuffle and step == at:  # of training, not of an evaluation
+            how()
+        return place(loader, step, *where)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Loader, "place", place_or_end)
+        yield
+
+
+def kill() -> None:
+    raise Killed
+
+
+def terminate() -> None:
+    signal.raise_signal(signal.SIGTERM)
+
+
+def final_state(workdir: pathlib.Path, *settings: str) -> TrainState:
+    """The newest checkpoint of a run with these settings, on the host."""
+    program, _ = start(tiny(*settings))
+    checkpoints = Checkpoints(workdir)
+    step = checkpoints.latest()
+    assert step is not None
+    return jax.device_get(checkpoints.restore(step, program.state))

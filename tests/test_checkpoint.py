@@ -353,7 +353,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(small_di
     free = shutil.disk_usage(small_disk).free
     filler.write_bytes(bytes(free - 100_000))
     with pytest.raises(
-        ValueError, match="no space left for a checkpoint in .* MB free.: free some"
+        ValueError, match=r"no space left for a checkpoint in .* MB free, 0\.\d needed.: free some"
     ) as caught:
         checkpoints.save(state(2))
         checkpoints.close()

@@ -4,11 +4,14 @@ import importlib
 import json
 import pathlib
 import pkgutil
+import re
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 
 import pytest
-from runs import tiny
+from runs import ending, terminate, tiny
 
 import experiments
 from bertjax import __main__ as tools
@@ -71,6 +74,13 @@ def test_a_run_leaves_its_result_and_is_not_run_again(call: Call, tmp_path: path
     again = json.loads(out.splitlines()[-1])
     assert again["heldout_loss"] == pytest.approx(result["metrics"]["heldout_loss"], rel=1e-5)
 
+    code, out, _ = call(where, "--mode=evaluate", "--set", "train.eval_batches=1")
+    assert code == 0
+    assert json.loads(out.splitlines()[-1])["heldout_loss"] != again["heldout_loss"]
+    code, out, err = call(where, "--mode=evaluate", "--set", "model.layers=1")
+    assert (code, out) == (2, "")
+    assert "was trained otherwise: model.layers: 2 there, 1 here; leave that setting out" in err
+
     code, out, err = call(where, "--set", "model.layers=1", "--set", "train.seed=3")
     assert (code, out) == (2, "")
     assert "holds another run: model.layers: 2 there, 1 here; train.seed: 0 there, 3 here" in err
@@ -129,6 +139,25 @@ WRONG = {
     "unknown flag": (["--sett", "a=b"], "--help lists all flags"),
     "stray word": (["train"], "unexpected argument 'train'"),
     "half a cluster": (["--coordinator=localhost:1"], "--coordinator needs --processes"),
+    "no coordinator": (["--process=1"], "--processes and --process need --coordinator=HOST:PORT"),
+    "no such process": (
+        ["--coordinator=localhost:1", "--processes=2", "--process=2"],
+        "--process=2 of --processes=2: the first is 0, the last 1",
+    ),
+    "no address": (["--coordinator=8476", "--processes=2", "--process=0"], "write it as HOST:PORT"),
+    "unknown mode": (["--mode=trian"], "--mode=trian: value should be one of"),
+    "flag of another type": (["--processes=two"], "--processes=two"),
+    "unknown rules": (["--set", "mesh.rules=fdsp"], "unknown mesh.rules 'fdsp': did you mean 'fsdp'?"),
+    "off is none": (["--set", "train.eval_every=0"], "must be at least 1, or none for never"),
+    "no setting": (["--set", "model.layers"], "--set takes path=value, not 'model.layers'"),
+    "length over mesh": (
+        [
+            *("--set", "mesh.sequence=4", "--set", "mesh.rules=fsdp_tensor_sequence"),
+            *("--set", "mesh.data=2"),
+        ],
+        "length of size 14 does not divide over mesh.sequence=4",
+    ),
+    "nothing to evaluate": (["--mode=evaluate"], "holds no run"),
 }
 
 
@@ -158,8 +187,101 @@ def test_a_vocabulary_larger_than_the_models_is_one_line(call: Call, tmp_path: p
 def test_a_workdir_that_cannot_be_one_is_one_line(call: Call, tmp_path: pathlib.Path) -> None:
     file = tmp_path / "file"
     file.touch()
-    assert "cannot be a folder" in call(f"--workdir={file}")[2]
-    assert "--workdir is missing" in call()[2]
+    for code, out, err in (
+        call(f"--workdir={file}"),
+        call(f"--workdir={file / 'below'}"),
+        call("--workdir=/proc/run"),  # where not even root can write
+        call(),
+    ):
+        assert (code, out) == (2, "") and len(err.splitlines()) == 1, err
+        assert re.match(
+            r"error: (--workdir=.* cannot be a folder: .* is a file|.*/proc/run|--workdir is missing)", err
+        ), err
+    assert file.read_bytes() == b""
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"config": {"nodel": 1}, "fingerprint": {}}'])
+def test_a_config_that_nobody_wrote_is_one_line(call: Call, tmp_path: pathlib.Path, content: str) -> None:
+    (tmp_path / "config.json").write_text(content)
+    for mode in ("train", "evaluate"):
+        code, out, err = call(f"--workdir={tmp_path}", f"--mode={mode}")
+        assert (code, out) == (2, "") and len(err.splitlines()) == 1
+        assert "config.json cannot be read" in err
+    assert (tmp_path / "config.json").read_text() == content
+
+
+def test_debug_shows_where_an_error_came_from(call: Call, tmp_path: pathlib.Path) -> None:
+    with pytest.raises(ValueError, match="needs 16 devices"):
+        call(f"--workdir={tmp_path}", "--debug", "--set", "mesh.data=16")
+
+
+def test_a_run_that_is_told_to_stop_exits_with_75_and_goes_on(call: Call, tmp_path: pathlib.Path) -> None:
+    where = (f"--workdir={tmp_path}", "--set", "data.threads=0")
+    with ending(5, terminate):
+        code, out, err = call(*where)
+    assert (code, out) == (75, "")
+    assert err.splitlines()[-1] == "stopped at step 6 of 12: the same command goes on from there"
+    code, out, err = call(*where)
+    assert code == 0 and "resumes at step 6" in err
+    assert json.loads(out.splitlines()[-1])["step"] == 12
+
+
+def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(
+    call: Call, tmp_path: pathlib.Path
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "none", disk], capture_output=True
+    ).returncode:
+        pytest.skip("this user may not mount a file system")
+    try:
+        filler = disk / "filler"
+        for left in (
+            0,
+            40_000,
+            300_000,
+        ):  # not even a config; no checkpoint; one checkpoint, but not the next
+            filler.unlink(missing_ok=True)
+            filler.write_bytes(bytes(shutil.disk_usage(disk).free - left))
+            code, out, err = call(f"--workdir={disk / 'run'}")
+            assert (code, out) == (2, ""), err
+            assert len([line for line in err.splitlines() if "space left" in line]) == 1, err
+            assert err.splitlines()[-1].startswith("error: ") and "Traceback" not in err
+            assert not list(disk.rglob("*.orbax-checkpoint-tmp*"))
+        filler.unlink()
+        code, out, err = call(f"--workdir={disk / 'run'}", "--set", "train.keep=1")
+        assert code == 0, err
+        assert json.loads(out.splitlines()[-1])["step"] == 12
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
+
+
+def test_what_an_experiment_needs_is_prepared_once_and_only_for_a_good_config(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path
+) -> None:
+    seen = []
+
+    def prepare(config: config_lib.Config, workdir: str) -> config_lib.Config:
+        seen.append(workdir)
+        return config
+
+    for flags in ((), ("--smoke",), ("--set", "train.steps=0"), ("--mode=plan",)):
+        monkeypatch.setattr(sys, "argv", ["experiment", f"--workdir={tmp_path / str(len(flags))}", *flags])
+        with pytest.raises(SystemExit):
+            experiment.main(tiny("train.steps=2"), prepare=prepare, finish=lambda *_: {"mine": 1.0})
+        out, _ = capsys.readouterr()
+        if not flags:
+            assert json.loads(out.splitlines()[-1])["metrics"] == {"mine": 1.0}
+    assert seen == [str(tmp_path / "0"), str(tmp_path / "1")]  # a run and a plan
+
+
+def test_an_experiment_starts_as_its_docstring_says(tmp_path: pathlib.Path) -> None:
+    """In a process of its own, from the command line."""
+    command = [sys.executable, "-m", "experiments.quickstart", "--help"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "python -m experiments.quickstart" in said and "--mode=MODE" in said
+    assert "  model.layers=" in said
 
 
 def test_a_run_that_diverges_exits_with_3(call: Call, tmp_path: pathlib.Path) -> None:

@@ -2,8 +2,7 @@
 
 A scan keeps `layers` with a leading axis over periods; an unrolled stack keeps `layers_0`,
 `layers_1`, ... Both functions work on any tree that contains such dictionaries: parameters, and
-optimizer states that mirror them. Checkpoints hold the stacked form, so a run can be resumed either
-way.
+optimizer states that mirror them. A checkpoint holds the form that the run had and is read in either.
 
     stack/group_0/layers/block_1/...       stacked: leading axis over the repeats of the group's period
     stack/group_0/layers_3/block_1/...     unrolled
@@ -14,10 +13,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from bertjax.layers.config import EncoderConfig
-from bertjax.types import Array, Tree
+from bertjax.types import Tree
 
 _UNROLLED = re.compile(r"layers_(\d+)")
 
@@ -56,12 +54,7 @@ def _stack(node: dict[str, Any]) -> dict[str, Any]:
     if not names:
         return node
     rest = {name: value for name, value in node.items() if name not in names}
-    return {**rest, "layers": jax.tree.map(_join, *(node[n] for n in names))}
-
-
-def _join(*leaves: Array) -> Array:
-    # What comes from a file stays on the host: no device need hold it whole.
-    return np.stack(leaves) if isinstance(leaves[0], np.ndarray) else jnp.stack(leaves)
+    return {**rest, "layers": jax.tree.map(lambda *leaves: jnp.stack(leaves), *(node[n] for n in names))}
 
 
 def _unstack(node: dict[str, Any]) -> dict[str, Any]:
