@@ -1,4 +1,11 @@
-"""Tokenizers of the `tokenizers` library: BERT's WordPiece, byte-level BPE, or others with marked words."""
+"""Tokenizers of the `tokenizers` library: BERT's WordPiece, byte-level BPE, or others with marked words.
+
+WordPiece is split as in BERT's reference (clean, lower-case and strip accents, Chinese characters apart, white
+space, punctuation, longest match first). Compared with it code point by code point over the vocabulary of a
+published uncased model, the library differs in three things: characters younger than its Unicode tables,
+private-use characters (it drops them), and U+2B820 to U+2B91F, which it does not take for Chinese. The
+published fast tokenizers are the same library, so they do likewise.
+"""
 
 import functools
 import json

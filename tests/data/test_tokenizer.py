@@ -282,7 +282,7 @@ def reference(text: str, vocabulary: dict[str, int], *, lowercase: bool) -> list
         return char in " \t\n\r" or unicodedata.category(char) == "Zs"
 
     def is_control(char: str) -> bool:
-        return char not in "\t\n\r" and unicodedata.category(char).startswith("C")
+        return char not in "\t\n\r" and unicodedata.category(char) in ("Cc", "Cf")
 
     def is_punctuation(char: str) -> bool:
         ascii_mark = char.isascii() and char.isprintable() and not char.isalnum() and char != " "
