@@ -19,7 +19,7 @@ import numpy as np
 from bertjax.data.corpus import Vocabulary
 from bertjax.data.subword import SPECIAL, Tokenizer, fit_lengths
 
-__all__ = ["FastTokenizer", "finish", "wordpiece_json"]
+__all__ = ["FastTokenizer", "wordpiece_json"]
 
 RUN = 64  # texts encoded as one string
 RUNS_AT_ONCE = 4  # strings handed to the library in one call: many more of them take more time, too
@@ -178,13 +178,13 @@ def wordpiece_json(vocabulary: dict[str, int], *, lowercase: bool, split_cjk: bo
     )
     fast.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     fast.decoder = decoders.WordPiece(prefix="##")
-    finish(
+    add_special_tokens(
         fast, [AddedToken(names[0], special=True, normalized=False) for names in SPECIAL.values()], processors
     )
     return str(fast.to_str(pretty=True))
 
 
-def finish(fast: Any, special: list[Any], processors: Any) -> None:
+def add_special_tokens(fast: Any, special: list[Any], processors: Any) -> None:
     """Adds the special tokens and `[CLS] first [SEP] second [SEP]`."""
     missing = [str(token.content) for token in special if fast.token_to_id(token.content) is None]
     if missing:
