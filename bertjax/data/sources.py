@@ -75,7 +75,7 @@ class SourceOptions:
 
 @dataclasses.dataclass(frozen=True)
 class Unit:
-    """A few megabytes of whole documents, as they lie in the file."""
+    """About a megabyte of whole documents, as they lie in the file."""
 
     source: int  # index of the input
     kind: Kind
