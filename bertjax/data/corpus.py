@@ -49,7 +49,7 @@ class Vocabulary:
     sep: int
     mask: int
     starts_word: np.ndarray  # bool [V], False for a token that continues a word
-    special: np.ndarray  # bool [V], True for the tokens that no text ever becomes
+    special: np.ndarray  # bool [V], True for the five and for others that stand for no text
 
 
 class Corpus:

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from bertjax.data.corpus import token_type
+from bertjax.data.files import finish
 from bertjax.data.records import BadRecords, texts
 from bertjax.data.sentences import Rule, split_sentences
-from bertjax.data.shards import Columns, finish
+from bertjax.data.shards import Columns
 from bertjax.data.sources import Unit
 from bertjax.data.subword import Tokenizer
 from bertjax.data.workers import find_callable

@@ -1,4 +1,11 @@
-"""Tokenizers of the `tokenizers` library: BERT's WordPiece, byte-level BPE, or others with marked words."""
+"""Tokenizers of the `tokenizers` library: BERT's WordPiece, byte-level BPE, or others with marked words.
+
+WordPiece is split as in BERT's reference (clean, lower-case and strip accents, Chinese characters apart, white
+space, punctuation, longest match first). Compared with it code point by code point over the vocabulary of a
+published uncased model, the library differs in three things: characters younger than its Unicode tables,
+private-use characters (it drops them), and U+2B820 to U+2B91F, which it does not take for Chinese. The
+published fast tokenizers are the same library, so they do likewise.
+"""
 
 import functools
 import json
@@ -12,7 +19,7 @@ import numpy as np
 from bertjax.data.corpus import Vocabulary
 from bertjax.data.subword import SPECIAL, Tokenizer, fit_lengths
 
-__all__ = ["FastTokenizer", "finish", "wordpiece_json"]
+__all__ = ["FastTokenizer", "wordpiece_json"]
 
 RUN = 64  # texts encoded as one string
 RUNS_AT_ONCE = 4  # strings handed to the library in one call: many more of them take more time, too
@@ -171,13 +178,13 @@ def wordpiece_json(vocabulary: dict[str, int], *, lowercase: bool, split_cjk: bo
     )
     fast.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     fast.decoder = decoders.WordPiece(prefix="##")
-    finish(
+    add_special_tokens(
         fast, [AddedToken(names[0], special=True, normalized=False) for names in SPECIAL.values()], processors
     )
     return str(fast.to_str(pretty=True))
 
 
-def finish(fast: Any, special: list[Any], processors: Any) -> None:
+def add_special_tokens(fast: Any, special: list[Any], processors: Any) -> None:
     """Adds the special tokens and `[CLS] first [SEP] second [SEP]`."""
     missing = [str(token.content) for token in special if fast.token_to_id(token.content) is None]
     if missing:

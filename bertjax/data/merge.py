@@ -51,8 +51,8 @@ def merge(
     ]
     duplicates = [0] * sources
     position = 0
-    progress = Progress("merge", sum(os.path.getsize(path) for _, path in parts))
     with contextlib.ExitStack() as stack:
+        progress = stack.enter_context(Progress("merge", sum(os.path.getsize(path) for _, path in parts)))
         writers = {
             name: stack.enter_context(
                 SplitWriter(
@@ -79,7 +79,6 @@ def merge(
                 mine["tokens"] += len(split.tokens)
             progress.add(os.path.getsize(path))
         splits = {name: writer.close() for name, writer in writers.items()}
-    progress.close()
     files = {
         f"{name}/{file}": written for name in SPLITS for file, written in sorted(writers[name].files.items())
     }

@@ -17,7 +17,6 @@ import contextlib
 import dataclasses
 import errno
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -29,11 +28,11 @@ import numpy as np
 from bertjax import settings
 from bertjax.data.corpus import FORMAT, SPLITS, Corpus, checksum, open_corpus, read_manifest, sha256_of
 from bertjax.data.encode import Rules, part_counts, part_name
+from bertjax.data.files import read_stamp, replace_file, write_stamp
 from bertjax.data.merge import merge
 from bertjax.data.progress import Progress
 from bertjax.data.sentences import Rule
-from bertjax.data.shards import finish
-from bertjax.data.sources import Source, SourceOptions, Unit, find_sources
+from bertjax.data.sources import Source, SourceOptions, Unit, find_sources, still_the_same
 from bertjax.data.subword import SPECIAL, Tokenizer
 from bertjax.data.tokenizer_files import load
 from bertjax.data.workers import Pool, available_cores, find_callable
@@ -68,15 +67,15 @@ def prepare(options: PrepareOptions) -> Corpus:
     _check(options)
     tokenizer = load(options.tokenizer)
     sources = find_sources(options)
-    stamp = settings.digest([source.stamp() for source in sources])
+    stamp = settings.digest([source.stamp for source in sources])
     described = _described(options, tokenizer)
     if os.path.exists(os.path.join(options.out, "manifest.json")):
         return _finished(options.out, described, sources, stamp)
     with _refusals_are_errors(options.out), _locked(options.out) as parts:
         names = _encode(options, tokenizer, sources, parts)
         manifest = _build(options, tokenizer, sources, described, names, parts)
-        _replace(os.path.join(options.out, "stamp"), stamp.encode())
-        _replace(os.path.join(options.out, "manifest.json"), json.dumps(manifest, indent=1).encode())
+        write_stamp(options.out, stamp)
+        replace_file(os.path.join(options.out, "manifest.json"), json.dumps(manifest, indent=1).encode())
     shutil.rmtree(parts)
     print(_summary(options.out, manifest))
     return open_corpus(options.out)
@@ -119,43 +118,18 @@ def _finished(out: str, described: dict[str, Any], sources: list[Source], stamp:
         raise ValueError(
             f"out={out} holds another corpus ({changed[0]}): choose another out, or remove that one"
         )
-    stamped = os.path.join(out, "stamp")
-    if _content(stamped) != stamp:
-        # Files were touched, copied or changed: only their contents tell.
-        for source in sources:
-            for _ in source.units():
-                pass
-        if _digest(described, sources) != manifest["digest"]:
-            names = [
-                s.name
-                for s, was in zip(sources, manifest["sources"], strict=True)
-                if _hash(s) != was["sha256"]
-            ]
-            raise ValueError(
-                f"out={out} was made before {names[0]} changed: choose another out, or remove that one"
-            )
-        _replace(stamped, stamp.encode())
+    if read_stamp(out) != stamp:  # files were touched, copied or changed: only their contents tell
+        still_the_same(sources, [source["sha256"] for source in manifest["sources"]], out)
+        write_stamp(out, stamp)
     shutil.rmtree(os.path.join(out, "parts"), ignore_errors=True)  # left by a crash after the manifest
     corpus = open_corpus(out)
     print(f"corpus {out} is finished (digest {corpus.digest}, {corpus.documents:,} documents): nothing to do")
     return corpus
 
 
-def _content(path: str) -> str | None:
-    if not os.path.exists(path):
-        return None
-    with open(path, encoding="utf-8") as file:
-        return file.read()
-
-
-def _hash(source: Source) -> str:
-    """sha256 over the hashes of a source's files; their names and places do not matter."""
-    return hashlib.sha256("".join(digest for _, _, digest in source.listing).encode()).hexdigest()
-
-
 def _digest(described: dict[str, Any], sources: list[Source]) -> str:
     content = {name: value for name, value in described.items() if name != "input"}
-    return settings.digest([content, [_hash(source) for source in sources]])
+    return settings.digest([content, [source.digest for source in sources]])
 
 
 # ------------------------------------------------------------------------------------- units to parts
@@ -169,7 +143,6 @@ def _encode(
     digest = settings.digest([FORMAT, tokenizer.digest, dataclasses.asdict(rules)])
     sizes = [source.bytes for source in sources]
     known = [size for size in sizes if size is not None]
-    progress = Progress("prepare", sum(known) if len(known) == len(sizes) else None)
     names: list[tuple[int, str]] = []
     handed: set[str] = set()
     reused = skipped = 0
@@ -198,11 +171,14 @@ def _encode(
                     reused += 1
                     done(part_counts(path), unit.progress)
 
+    total = sum(known) if len(known) == len(sizes) else None
     workers = options.workers or available_cores()
-    with Pool(workers, "bertjax.data.encode:Encoder", tokenizer, rules, parts) as pool:
+    with (
+        Progress("prepare", total) as progress,
+        Pool(workers, "bertjax.data.encode:Encoder", tokenizer, rules, parts) as pool,
+    ):
         for counts, advance in pool.map(missing()):
             done(counts, advance)
-    progress.close()
     if reused:
         print(f"prepare: {reused} of {len(names)} units were done already")
     return names
@@ -241,7 +217,7 @@ def _build(
     for name in ("starts_word", "special"):
         np.save(os.path.join(building, "tokenizer", f"{name}.npy"), getattr(vocabulary, name))
     listing = "".join(f"{digest}  {name}\n" for source in sources for name, _, digest in source.listing)
-    _replace(os.path.join(building, "sources.sha256"), listing.encode())
+    replace_file(os.path.join(building, "sources.sha256"), listing.encode())
     files = dict(merged.files)
     others = [f"tokenizer/{name}" for name in sorted(os.listdir(os.path.join(building, "tokenizer")))]
     for name in [*others, "sources.sha256"]:
@@ -270,7 +246,7 @@ def _build(
                 "kind": source.kind,
                 "files": len(source.listing),
                 "bytes": sum(size for _, size, _ in source.listing),
-                "sha256": _hash(source),
+                "sha256": source.digest,
                 **{
                     name: sum(count[name] for index, count in counts if index == source.index)
                     for name in ("text_bytes", "unknown", "empty", "skipped", "cut")
@@ -283,14 +259,6 @@ def _build(
         "files": files,
     }
     return {**manifest, "checksum": checksum(manifest)}
-
-
-def _replace(path: str, content: bytes) -> None:
-    """Writes a small file so that it is there whole or not at all."""
-    with open(f"{path}.tmp", "wb") as file:
-        file.write(content)
-        finish(file)
-    os.replace(f"{path}.tmp", path)
 
 
 def _summary(out: str, manifest: dict[str, Any]) -> str:

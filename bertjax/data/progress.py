@@ -2,7 +2,7 @@
 
 import sys
 import time
-from typing import Any
+from typing import Any, Self
 
 __all__ = ["Progress"]
 
@@ -44,7 +44,10 @@ class Progress:
             text += f", {left / 60:.0f} min left" if left >= 90 else f", {left:.0f} s left"
         return text
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """Ends the bar, or says the last line."""
         if self._bar is not None:
             self._bar.close()

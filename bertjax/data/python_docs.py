@@ -66,7 +66,8 @@ def _walk(root: str) -> Iterator[str]:
         # Tests hold next to no prose, vendored packages hold what is there already.
         skipped = ("__pycache__", "test", "tests", "_vendor", "site-packages", "dist-packages")
         folders[:] = [name for name in folders if name not in skipped]
-        yield from (os.path.join(folder, name) for name in files if name.endswith(".py"))
+        found = (os.path.join(folder, name) for name in files if name.endswith(".py"))
+        yield from filter(os.path.isfile, found)
 
 
 def documentation(path: str, source: bytes) -> Iterator[str]:

@@ -16,8 +16,9 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 
 from bertjax.data.corpus import shard_name, token_type
+from bertjax.data.files import finish
 
-__all__ = ["BATCH_TOKENS", "Columns", "GrowingArray", "SplitWriter", "finish"]
+__all__ = ["BATCH_TOKENS", "Columns", "GrowingArray", "SplitWriter"]
 
 BATCH_TOKENS = 1 << 21
 
@@ -217,13 +218,6 @@ class _Hashing(io.RawIOBase):
         """Forces everything to the disk; returns size and sha256."""
         finish(self.file)
         return {"bytes": self.bytes, "sha256": self.hash.hexdigest()}
-
-
-def finish(file: BinaryIO) -> None:
-    """Closes a file once its contents are on the disk: a rename must never overtake them."""
-    file.flush()
-    os.fsync(file.fileno())
-    file.close()
 
 
 class _Shard:

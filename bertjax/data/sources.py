@@ -21,7 +21,7 @@ import glob
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from bertjax.data import streams
@@ -37,7 +37,7 @@ from bertjax.data.streams import (
 )
 from bertjax.settings import suggest
 
-__all__ = ["Source", "SourceOptions", "Unit", "find_sources"]
+__all__ = ["Source", "SourceOptions", "Unit", "find_sources", "still_the_same"]
 
 LONGEST_FILE = 1 << 28  # bytes of a file that is one document
 
@@ -75,7 +75,7 @@ class SourceOptions:
 
 @dataclasses.dataclass(frozen=True)
 class Unit:
-    """A few megabytes of whole documents, as they lie in the file."""
+    """About a megabyte of whole documents, as they lie in the file."""
 
     source: int  # index of the input
     kind: Kind
@@ -103,16 +103,18 @@ class Source:
         self.index, self.name, self.options = index, name, options
         self.listing: list[tuple[str, int, str]] = []
         self.kind, self.paths = _find(name, options)
+        # Name, size and time of change of every file: what can be compared without reading.
+        self.stamp = [_stamp(path) for path in self.paths]
 
     @property
     def bytes(self) -> int | None:
         """Size as stored; None where only reading tells."""
-        return None if self.kind == "hub" else sum(map(os.path.getsize, self.paths))
+        return None if self.kind == "hub" else sum(size for _, size, _ in self.stamp)
 
-    def stamp(self) -> list[tuple[str, int, int]]:
-        """Name, size and time of change of every file: what can be compared without reading."""
-        stats = [(path, os.stat(path)) for path in self.paths]
-        return [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats]
+    @property
+    def digest(self) -> str:
+        """The hash of all that was read; names and places of the files do not matter."""
+        return hashlib.sha256("".join(digest for _, _, digest in self.listing).encode()).hexdigest()
 
     def units(self) -> Iterator[Unit]:
         """All of its units, in order."""
@@ -183,6 +185,23 @@ def find_sources(options: SourceOptions) -> list[Source]:
     return [Source(index, name, options) for index, name in enumerate(options.input)]
 
 
+def still_the_same(sources: Sequence[Source], digests: Sequence[str], out: str) -> None:
+    """Reads everything to see whether it is what `out` was made from; an error names what is not.
+
+    Except for python-docs: that changes whenever a package is installed, and nobody changed it on purpose.
+    """
+    for source, before in zip(sources, digests, strict=True):
+        for _ in source.units():
+            pass
+        if source.digest == before:
+            continue
+        if source.kind != "python":
+            raise ValueError(
+                f"out={out} was made before {source.name} changed: choose another out, or remove that one"
+            )
+        print(f"{out} was made from {source.name} as it was then; other packages are installed now")
+
+
 def _find(name: str, options: SourceOptions) -> tuple[str, list[str]]:
     """What kind of input this is and the files it consists of."""
     head, colon, tail = name.partition(":")
@@ -210,6 +229,14 @@ def _find(name: str, options: SourceOptions) -> tuple[str, list[str]]:
     if kind in ("parquet", "arrow") and (packed := [path for path in files if path.endswith(COMPRESSIONS)]):
         raise ValueError(f"{packed[0]}: a compressed {kind} file cannot be read: decompress it first")
     return kind, files
+
+
+def _stamp(path: str) -> tuple[str, int, int]:
+    try:
+        stat = os.stat(path)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    return path, stat.st_size, stat.st_mtime_ns
 
 
 def _format(path: str) -> Format:

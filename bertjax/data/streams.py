@@ -24,7 +24,7 @@ __all__ = [
     "units_of_columns",
 ]
 
-BLOCK = 1 << 22  # bytes of a unit
+BLOCK = 1 << 20  # bytes of a unit: small enough that the last ones keep all workers busy
 LONGEST_DOCUMENT = 1 << 24  # bytes of running text after which a document goes on as another one
 LONGEST_LINE = 1 << 28  # bytes of a line of JSON
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")

@@ -22,18 +22,19 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 import numpy as np
 
 from bertjax import settings
 from bertjax.data.encode import document_id
-from bertjax.data.fast_tokenizer import FastTokenizer, finish, wordpiece_json
+from bertjax.data.fast_tokenizer import FastTokenizer, add_special_tokens, wordpiece_json
+from bertjax.data.files import read_stamp, replace_file, write_stamp
 from bertjax.data.progress import Progress
 from bertjax.data.records import BadRecords, texts
 from bertjax.data.sentencepiece_tokenizer import SentencePieceTokenizer
-from bertjax.data.sources import SourceOptions, Unit, find_sources
+from bertjax.data.sources import Source, SourceOptions, Unit, find_sources, still_the_same
 from bertjax.data.subword import SPECIAL, Tokenizer
 from bertjax.data.tokenizer_files import load
 from bertjax.data.workers import Pool, available_cores
@@ -76,15 +77,10 @@ def train_tokenizer(options: TokenizerOptions) -> Tokenizer:
         name: value for name, value in dataclasses.asdict(options).items() if name not in ("out", "workers")
     }
     described["input"] = list(options.input)
-    stamp = settings.digest([source.stamp() for source in sources])
-    recorded = os.path.join(options.out, "training.json")
-    record: dict[str, Any] | None = None
+    stamp = settings.digest([source.stamp for source in sources])
     if os.path.isdir(options.out) and os.listdir(options.out):
-        record = _recorded(recorded, described)
-        if record["stamp"] == stamp:
-            print(f"tokenizer {options.out} is finished: nothing to do")
-            return load(options.out)
-    text, sizes = _sample(options, sources)
+        return _finished(options.out, described, sources, stamp)
+    text, counts = _sample(options, sources)
     if not text:
         raise ValueError(f"input {', '.join(options.input)}: no document to train on: give more text")
     tokenizer = _TRAINERS[options.kind](text, options)
@@ -94,19 +90,14 @@ def train_tokenizer(options: TokenizerOptions) -> Tokenizer:
             f"vocab={options.vocab} is more than the text can fill: it gives {size} tokens; "
             f"use --vocab={size} or less, or more text"
         )
-    if record is not None and record["tokenizer"] != tokenizer.digest:
-        raise ValueError(
-            f"out={options.out} was trained before its input changed: choose another out, or remove it"
-        )
     record = {
         "options": described,
-        "sources": [digest for source in sources for _, _, digest in source.listing],
+        "sources": [source.digest for source in sources],
         "documents": len(text),
-        **sizes,
+        **counts,
         "tokenizer": tokenizer.digest,
-        "stamp": stamp,
     }
-    _save(tokenizer, record, options.out)
+    _save(tokenizer, record, stamp, options.out)
     print(f"tokenizer {options.out}: {options.kind}, {size:,} tokens, from {len(text):,} documents")
     return tokenizer
 
@@ -128,31 +119,44 @@ def _check(options: TokenizerOptions) -> None:
             raise ValueError(f"{name}={value}: it must be at least 1")
 
 
-def _recorded(path: str, described: dict[str, Any]) -> dict[str, Any]:
-    folder = os.path.dirname(path)
+def _finished(out: str, described: dict[str, Any], sources: list[Source], stamp: str) -> Tokenizer:
+    """The tokenizer that is there, if it is the one that was asked for."""
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(os.path.join(out, "training.json"), encoding="utf-8") as file:
             record: dict[str, Any] = json.load(file)
     except (OSError, ValueError):
-        raise ValueError(
-            f"out={folder} is not empty and holds no tokenizer: name a folder that does not exist yet"
-        ) from None
+        hint = "name a folder that does not exist yet"
+        raise ValueError(f"out={out} is not empty and holds no trained tokenizer: {hint}") from None
     changed = list(settings.differences(described, record["options"]))
     if changed:
         raise ValueError(
-            f"out={folder} holds another tokenizer ({changed[0]}): choose another out, or remove that one"
+            f"out={out} holds another tokenizer ({changed[0]}): choose another out, or remove that one"
         )
-    return record
+    tokenizer = load(out)
+    if tokenizer.digest != record["tokenizer"]:
+        raise ValueError(
+            f"out={out}: the tokenizer was changed after it was trained: remove it and train it again"
+        )
+    if read_stamp(out) != stamp:  # files were touched, copied or changed: only their contents tell
+        still_the_same(sources, record["sources"], out)
+        write_stamp(out, stamp)
+    print(f"tokenizer {out} is finished: nothing to do")
+    return tokenizer
 
 
-def _save(tokenizer: Tokenizer, record: dict[str, Any], out: str) -> None:
+def _save(tokenizer: Tokenizer, record: dict[str, Any], stamp: str, out: str) -> None:
     temporary = f"{out.rstrip(os.sep)}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
-    tokenizer.save(temporary)
-    with open(os.path.join(temporary, "training.json"), "w", encoding="utf-8") as file:
-        json.dump(record, file, indent=1)
-    shutil.rmtree(out, ignore_errors=True)  # empty, or the same tokenizer with an older stamp
-    os.rename(temporary, out)
+    try:
+        tokenizer.save(temporary)
+        write_stamp(temporary, stamp)
+        replace_file(os.path.join(temporary, "training.json"), json.dumps(record, indent=1).encode())
+        os.replace(temporary, out)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise ValueError(
+            f"out={out} cannot be written ({error.strerror}): make room, or choose another"
+        ) from None
 
 
 # ------------------------------------------------------------------------------------- the sample
@@ -171,17 +175,20 @@ class Reader:
         return documents, unit.progress, bad.count, bad.first
 
 
-def _sample(options: TokenizerOptions, sources: Sequence[Any]) -> tuple[list[str], dict[str, int]]:
+def _sample(options: TokenizerOptions, sources: list[Source]) -> tuple[list[str], dict[str, int]]:
     """Documents with the lowest hashes, up to `sample_mb`, in order; and how much there was."""
     room = options.sample_mb * 1_000_000
     kept: list[tuple[int, int, str]] = []  # a heap with the highest hash on top: (-hash, number, text)
     held = seen = number = skipped = 0
     sizes = [source.bytes for source in sources]
-    progress = Progress("tokenizer: reading", sum(sizes) if None not in sizes else None)
+    known = [size for size in sizes if size is not None]
+    total = sum(known) if len(known) == len(sizes) else None
+    workers = options.workers or available_cores()
     units = (unit for source in sources for unit in source.units())
-    with Pool(
-        options.workers or available_cores(), f"{__name__}:Reader", options.field, options.on_bad_record
-    ) as pool:
+    with (
+        Progress("tokenizer: reading", total) as progress,
+        Pool(workers, f"{__name__}:Reader", options.field, options.on_bad_record) as pool,
+    ):
         for documents, advance, bad, first in pool.map(units):
             progress.add(advance)
             skipped += bad
@@ -197,7 +204,6 @@ def _sample(options: TokenizerOptions, sources: Sequence[Any]) -> tuple[list[str
                 held += size
                 while held > room and len(kept) > 1:
                     held -= len(heapq.heappop(kept)[2].encode())
-    progress.close()
     chosen = [text for _, _, text in sorted(kept, key=lambda item: item[1])]
     return chosen, {"sampled_bytes": held, "text_bytes": seen, "skipped": skipped}
 
@@ -291,7 +297,7 @@ def _byte_bpe(text: list[str], options: TokenizerOptions) -> Tokenizer:
         show_progress=False,
     )
     fast.train_from_iterator(text, trainer)
-    finish(fast, [AddedToken(name, special=True, normalized=False) for name in NAMES], processors)
+    add_special_tokens(fast, [AddedToken(name, special=True, normalized=False) for name in NAMES], processors)
     return FastTokenizer({"tokenizer.json": fast.to_str(pretty=True).encode()})
 
 

@@ -209,6 +209,25 @@ def test_another_corpus_is_never_overwritten(
     assert (tmp_path / "full" / "train").exists()
 
 
+def test_packages_that_come_and_go_do_not_disturb_what_is_finished(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sysconfig.get_path", lambda key: str(tmp_path / "lib"))
+    (tmp_path / "lib").mkdir()
+    for name, words in {"a": "one two three four five", "b": "six seven eight nine ten"}.items():
+        (tmp_path / "lib" / f"{name}.py").write_text(f'"""The numbers {words}."""')
+    train = TokenizerOptions(input=("python-docs",), out=str(tmp_path / "t"), vocab=45, workers=1)
+    chosen = options("python-docs", str(tmp_path / "t"), tmp_path / "c", heldout=0)
+    tokenizer, corpus = train_tokenizer(train), prepare(chosen)
+    assert texts(corpus) == ["the numbers one two three four five.", "the numbers six seven eight nine ten."]
+    (tmp_path / "lib" / "c.py").write_text('"""A package that was installed later."""')
+    for _ in range(2):
+        assert train_tokenizer(train).digest == tokenizer.digest and prepare(chosen).digest == corpus.digest
+        said = capsys.readouterr().out
+        assert said.count("other packages are installed now") == (2 if _ == 0 else 0)
+        assert said.count("nothing to do") == 2
+
+
 def test_two_at_once_do_not_mix(text: str, tokenizer_folder: str, tmp_path: pathlib.Path) -> None:
     (tmp_path / "corpus" / "parts").mkdir(parents=True)
     with open(tmp_path / "corpus" / "parts" / "lock", "w") as lock:
