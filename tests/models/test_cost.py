@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from bertjax import sharding
 from bertjax.attention.feedforward_only import FeedforwardOnly
 from bertjax.attention.grouped_query import GroupedQuery
 from bertjax.attention.linear import Linear
@@ -106,3 +107,11 @@ def test_products_inside_of_everything_are_counted():
     assert count_products(jax.make_jaxpr(program)(x).jaxpr) == (5 + 1 + 1 + 2) * 2 * 2 * 3 * 3
     signal = jnp.ones((2, 8), jnp.complex64)
     assert count_products(jax.make_jaxpr(jnp.fft.fft)(signal).jaxpr) == 5 * 16 * 3
+
+
+def test_one_row_is_counted_on_a_mesh_of_eight():
+    """The count is of one row, which the mesh of the run could not split."""
+    config = small(layers=4)  # no other test's, so that it is traced here
+    mesh = sharding.make_mesh(sharding.MeshConfig(data=4, fsdp=2, rules="fsdp"))
+    with sharding.activate(mesh, "fsdp"):
+        assert stack_flops(config, C) == by_hand(layers=4)
