@@ -42,6 +42,13 @@ class Embedder(nn.Module):
 
     def __call__(self, batch: Batch, *, train: bool) -> Float[Array, "B L D"]:
         """The sum, normalised, with dropout, as wide as the model."""
+        x = self.sum(batch, train=train)
+        if self.config.embedding_width is None:
+            return x
+        return sharding.shard(self.projection(x), "batch", "length", "act_width")
+
+    def sum(self, batch: Batch, *, train: bool) -> Float[Array, "B L E"]:
+        """The sum, normalised, with dropout, as wide as the tables."""
         c = self.config
         # Gathered over `fsdp` before it is read: from a table split by width, XLA would look up all rows of the mesh.
         table = sharding.shard(self.tokens, "act_vocab", "act_width")
@@ -52,7 +59,4 @@ class Embedder(nn.Module):
         place = self.position.embed(batch.positions)
         x = x if place is None else x + place
         x = self.norm(x) if c.embedding_norm else x.astype(c.compute)
-        x = self.dropout(sharding.shard(x, "batch", "length", "act_width"), train=train)
-        if c.embedding_width is None:
-            return x
-        return sharding.shard(self.projection(x), "batch", "length", "act_width")
+        return self.dropout(sharding.shard(x, "batch", "length", "act_width"), train=train)

@@ -27,10 +27,7 @@ def gather(hidden: Float[Array, "B L D"], where: Int[Array, "B S"]) -> Float[Arr
 
 
 class MaskedLmHead(nn.Module):
-    """Logits over the vocabulary, where `batch.targets[task]["positions"]` says or everywhere.
-
-    The table may be of another width than the encoder: the hidden layer leads from the one to the other.
-    """
+    """Logits over the vocabulary, where `batch.targets[task]["positions"]` says or everywhere."""
 
     config: EncoderConfig
     task: str
@@ -41,22 +38,21 @@ class MaskedLmHead(nn.Module):
     ) -> Float[Array, "B S V"]:
         """Float32 logits; rows of the table past the vocabulary get one that is never chosen."""
         c = self.config
-        if not c.tied:
-            init, shape = kernel_init(c.init_std), (c.rows, c.table_width)
-            table = sharding.param(self, "table", init, shape, ("vocab", "width"))
         targets = batch.targets.get(self.task, {})
         x = gather(output.hidden, targets["positions"]) if "positions" in targets else output.hidden
         x = sharding.shard(x, "batch", "predictions", "act_width")
-        shape, axes = (c.width, table.shape[1]), ("width", "output")
+        shape, axes = (c.width, c.table_width), ("width", "output")
         x = dense(c, "bsd,de->bse", shape, axes, "head", name="transform")(x)
-        x = Norm(c, name="norm")(ACTIVATIONS[c.activation](x))
-        return vocabulary_logits(self, x, table, c)
+        return vocabulary_logits(self, Norm(c, name="norm")(ACTIVATIONS[c.activation](x)), table, c)
 
 
 def vocabulary_logits(
     head: nn.Module, x: Float[Array, "B S E"], table: Float[Array, "V E"], config: EncoderConfig
 ) -> Float[Array, "B S V"]:
-    """Float32 products with the token embedding, plus a bias of the head's own; what is no token is never chosen."""
+    """Float32 products with the token embedding, or a table of the head's own, plus a bias of its own."""
+    if not config.tied:
+        init, shape = kernel_init(config.init_std), (config.rows, config.table_width)
+        table = sharding.param(head, "table", init, shape, ("vocab", "width"))
     bias = sharding.param(head, "bias", nn.initializers.zeros, (config.rows,), ("vocab",))
     logits = einsum("bse,ve->bsv", x, table, config.compute).astype(jnp.float32) + bias[None, None, :]
     is_token = (jnp.arange(config.rows) < config.vocab)[None, None, :]

@@ -7,8 +7,8 @@ No gradient passes through the sample. Alone it only makes inputs; `rtd` tells t
 finds the text again. Sampling adds Gumbel noise that is keyed, like what is hidden, by (seed, example, epoch).
 
 Its size is a share of the encoder's heads, rounded to whole ones; width and feed-forward shrink alike, and the depth
-stays (Section 3.2: a quarter to a half works best). With `embeddings=shared` it reads the encoder's embeddings through
-a projection and predicts with the encoder's token table.
+stays (Section 3.2: a quarter to a half works best). With `embeddings=shared` it reads the sum of the encoder's tables
+through a projection of its own and predicts with the encoder's token table.
 
 Deviations: all hidden tokens become [MASK], as the paper says; its code lets 15 % of them stand.
 """
@@ -23,7 +23,7 @@ from flax import linen as nn
 
 from bertjax.data.corpus import Vocabulary
 from bertjax.layers.config import EncoderConfig
-from bertjax.layers.einsum import Einsum, kernel_init
+from bertjax.layers.dense import dense
 from bertjax.layers.embed import Embedder
 from bertjax.models.cost import flops_per_token
 from bertjax.models.encoder import Encoder
@@ -78,6 +78,7 @@ class Generator(Mlm):
             width=encoder.width * heads // encoder.heads,
             head_size=encoder.key_size,
             feedforward=encoder.hidden * heads // encoder.heads,
+            embedding_width=encoder.table_width if self.embeddings == "shared" else None,
         )
 
     def heads(self, config: EncoderConfig) -> Mapping[str, nn.Module]:
@@ -122,10 +123,9 @@ class Sampler(nn.Module):
         """The batch with samples for the hidden tokens, and `logits` [B S V], `sampled` [B S], `replaced` [B L]."""
         c, encoder, embedded = self.config, Encoder(self.config, name="encoder"), None
         if self.options.embeddings == "shared":
-            x = embedder(batch, train=train)
-            shape, axes = (x.shape[-1], c.width), ("width", "output")
-            init = kernel_init(c.init_std)
-            embedded = Einsum("ble,ed->bld", shape, axes, c.compute, init, name="projection")(x)
+            shape, axes = (c.table_width, c.width), ("output", "width")
+            project = dense(c, "ble,ed->bld", shape, axes, "head", name="projection")
+            embedded = project(embedder.sum(batch, train=train))
         output = encoder(batch, train=train, step=step, embedded=embedded)
         table = encoder.embedder.tokens if embedded is None else embedder.tokens
         logits = MaskedLmHead(c, "generator", name="head")(output, batch, table)

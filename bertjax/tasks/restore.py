@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from bertjax.layers.config import EncoderConfig
-from bertjax.layers.einsum import Einsum, kernel_init
+from bertjax.layers.dense import dense
 from bertjax.metrics import cross_entropy, weighted
 from bertjax.models.heads import MaskedLmHead
 from bertjax.tasks.base import Task
@@ -37,8 +37,8 @@ class CopyHead(nn.Module):
         self, output: EncoderOutput, batch: Batch, table: Float[Array, "rows width"]
     ) -> Mapping[str, Array]:
         """`logits` [B L V], `copy` [B L], the logit of c, and `input` [B L], the tokens read."""
-        c, init = self.config, kernel_init(self.config.init_std)
-        copy = Einsum("bld,dc->blc", (c.width, 1), ("width", "classes"), c.compute, init, name="copy")
+        c = self.config
+        copy = dense(c, "bld,dc->blc", (c.width, 1), ("width", "classes"), "head", name="copy")
         return {
             "logits": MaskedLmHead(c, "restore", name="head")(output, batch, table),
             "copy": copy(output.hidden)[:, :, 0].astype(jnp.float32),

@@ -17,7 +17,7 @@ from flax import linen as nn
 
 from bertjax.data.examples import Format
 from bertjax.layers.config import EncoderConfig
-from bertjax.layers.einsum import Einsum, kernel_init
+from bertjax.layers.dense import dense
 from bertjax.layers.mlp import ACTIVATIONS
 from bertjax.metrics import weighted
 from bertjax.tasks.base import Task
@@ -35,11 +35,11 @@ class DetectionHead(nn.Module):
     ) -> Float[Array, "B L"]:
         """Float32 logits of being a sample."""
         del batch, table
-        c, init = self.config, kernel_init(self.config.init_std)
+        c = self.config
         square, axes = (c.width, c.width), ("width", "output")
-        x = Einsum("bld,de->ble", square, axes, c.compute, init, name="transform")(output.hidden)
+        x = dense(c, "bld,de->ble", square, axes, "head", name="transform")(output.hidden)
         x = ACTIVATIONS[c.activation](x)
-        logits = Einsum("bld,dc->blc", (c.width, 1), ("width", "classes"), c.compute, init, name="output")(x)
+        logits = dense(c, "bld,dc->blc", (c.width, 1), ("width", "classes"), "head", name="output")(x)
         return logits[:, :, 0].astype(jnp.float32)
 
 

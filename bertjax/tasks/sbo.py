@@ -20,7 +20,8 @@ from flax import linen as nn
 from bertjax import sharding
 from bertjax.data.examples import Format
 from bertjax.layers.config import EncoderConfig
-from bertjax.layers.einsum import Einsum, kernel_init
+from bertjax.layers.dense import dense
+from bertjax.layers.einsum import kernel_init
 from bertjax.layers.mlp import ACTIVATIONS
 from bertjax.layers.norm import Norm
 from bertjax.models.heads import gather, vocabulary_logits
@@ -83,17 +84,17 @@ class BoundaryHead(nn.Module):
         self, output: EncoderOutput, batch: Batch, table: Float[Array, "V E"]
     ) -> Float[Array, "B S V"]:
         """Float32 logits."""
-        c, init = self.config, kernel_init(self.config.init_std)
+        c = self.config
         act, square, axes = ACTIVATIONS[c.activation], (c.width, c.width), ("width", "output")
         left, right, place = boundaries(batch)
-        before = Einsum("bsd,de->bse", square, axes, c.compute, init, name="left")
-        after = Einsum("bsd,de->bse", square, axes, c.compute, init, bias=False, name="right")
-        rows = sharding.param(self, "positions", init, (self.positions, c.width), ("table", "width"))
+        before = dense(c, "bsd,de->bse", square, axes, "head", name="left")
+        after = dense(c, "bsd,de->bse", square, axes, "head", name="right", bias=False)
+        init, shape = kernel_init(c.init_std), (self.positions, c.width)
+        rows = sharding.param(self, "positions", init, shape, ("table", "width"))
         x = before(gather(output.hidden, left)) + after(gather(output.hidden, right))
         x = x + jnp.take(rows, place, axis=0, mode="clip").astype(x.dtype)
         x = Norm(c, name="left_norm")(act(sharding.shard(x, "batch", "predictions", "act_width")))
-        wide = (c.width, table.shape[1])
-        x = Einsum("bsd,de->bse", wide, axes, c.compute, init, name="transform")(x)
+        x = dense(c, "bsd,de->bse", (c.width, c.table_width), axes, "head", name="transform")(x)
         return vocabulary_logits(self, Norm(c, name="norm")(act(x)), table, c)
 
 

@@ -187,6 +187,7 @@ def test_the_size_is_a_share_of_the_heads():
     large = Generator(layers=6).config(PRESETS["large"])
     assert (large.heads, large.width, large.hidden, large.layers) == (4, 256, 1024, 6)
     assert Generator(size=0.01).config(PRESETS["base"]).heads == 1
+    assert base.table_width == 768 and Generator(embeddings="own").config(PRESETS["base"]).table_width == 192
 
 
 def test_operations_count_the_generator():
