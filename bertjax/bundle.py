@@ -9,7 +9,7 @@ import jax
 from bertjax.checkpoint import Checkpoints
 from bertjax.config import Config, read_workdir
 from bertjax.models.network import Network
-from bertjax.train import Program, build
+from bertjax.program import Program, build
 from bertjax.types import Tree
 
 

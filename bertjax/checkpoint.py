@@ -194,6 +194,18 @@ class Checkpoints:
         """The parameters alone."""
         return self._read(step, "params", like)
 
+    def load_params(self, step: int) -> Tree:
+        """The parameters as they were stored, whatever their model, on one device of this host."""
+        folder = self.folder / str(step) / "params"
+        local = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        with contextlib.closing(ocp.Checkpointer(ocp.StandardCheckpointHandler())) as reader:
+            stored = jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=local),
+                dict(reader.metadata(folder).item_metadata),
+                is_leaf=lambda x: hasattr(x, "shape"),
+            )
+            return reader.restore(folder, args=ocp.args.StandardRestore(stored))
+
     def _read(self, step: int, item: str, like: Tree) -> Tree:
         """One item, checked against what is wanted (Orbax would cast silently), and stacked or unstacked if need be."""
         folder = self.folder / str(step) / item

@@ -1,6 +1,7 @@
 """The configuration of a run: the parts of all components in one frozen record, and what may be chosen where."""
 
 import dataclasses
+import itertools
 import json
 import math
 import os
@@ -56,6 +57,20 @@ class DataConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class Phase:
+    """A part of a run before the last, with rows of its own."""
+
+    until: int
+    """Step at which it ends."""
+    length: int
+    """Tokens in a row, in place of data.length."""
+    batch_size: int
+    """Rows in an update, in place of train.batch_size."""
+    microbatches: int = 1
+    """Parts that a batch is split into, in place of train.microbatches."""
+
+
+@dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """The loop."""
 
@@ -65,6 +80,8 @@ class TrainConfig:
     """Rows in an update, over all devices."""
     microbatches: int = 1
     """Parts a batch is split into when it does not fit in memory; the gradient stays that of the whole."""
+    phases: tuple[Phase, ...] = ()
+    """Earlier parts of the run with other rows, in order; after them data.length and train.batch_size hold."""
     seed: int = 0
     """Everything random follows from it."""
     log_every: int = 50
@@ -104,7 +121,7 @@ def check(config: Config) -> None:
         raise ValueError(f"tasks is empty: choose from {', '.join(TASKS)}")
     for field in dataclasses.fields(train):
         value, optional = getattr(train, field.name), field.name == "eval_every"
-        if field.name != "seed" and value is not None and value < 1:
+        if isinstance(value, int) and field.name != "seed" and value < 1:
             off = ", or none for never" if optional else ""
             raise ValueError(f"train.{field.name}={value} must be at least 1{off}")
     optim = config.optim
@@ -116,7 +133,39 @@ def check(config: Config) -> None:
     if optim.clip_norm is not None and optim.clip_norm <= 0:
         raise ValueError(f"optim.clip_norm={optim.clip_norm} must be above 0, or none for no clipping")
     check_attention(config.model, packed=data.format.packed)
-    tasks_lib.check(config.tasks, config.model, data.format, train.microbatches)
+    for number, phase in enumerate(train.phases):
+        for name, value in vars(phase).items():
+            if value < 1:
+                raise ValueError(f"train.phases.{number}.{name}={value} must be at least 1")
+    ends = [phase.until for phase in train.phases]
+    if any(first >= last for first, last in itertools.pairwise([*ends, train.steps])):
+        raise ValueError(
+            f"train.phases end at {', '.join(map(str, ends))} and train.steps={train.steps}: these must ascend"
+        )
+    most = max(train.microbatches, *(phase.microbatches for phase in train.phases), 1)
+    tasks_lib.check(config.tasks, config.model, data.format, most)
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """Consecutive steps of a run with rows of one shape."""
+
+    first: int
+    last: int
+    config: Config  # the run's, as if all of it had these rows
+
+
+def stages(config: Config) -> list[Stage]:
+    """The run, cut where its rows change."""
+    result, first = [], 0
+    for phase in config.train.phases:
+        shape = {"batch_size": phase.batch_size, "microbatches": phase.microbatches}
+        train = dataclasses.replace(config.train, phases=(), **shape)
+        data = dataclasses.replace(config.data, length=phase.length)
+        result.append(Stage(first, phase.until, dataclasses.replace(config, data=data, train=train)))
+        first = phase.until
+    rest = dataclasses.replace(config, train=dataclasses.replace(config.train, phases=()))
+    return [*result, Stage(first, config.train.steps, rest)]
 
 
 def open_rows(config: Config, split: str) -> Examples:
@@ -146,6 +195,8 @@ def fingerprint(config: Config, corpus: str) -> dict[str, Any]:
     }.items():
         for name in names:
             del data[group][name]
+    for phase in data["train"]["phases"]:
+        del phase["microbatches"]
     del data["mesh"]
     data["data"]["corpus"] = corpus
     return data

@@ -12,15 +12,17 @@ import numpy as np
 
 from bertjax import settings, tasks, train
 from bertjax.checkpoint import Checkpoints
-from bertjax.config import CHOICES, Config, open_rows, read_workdir, to_dict
+from bertjax.config import CHOICES, Config, open_rows, read_workdir, stages, to_dict
 from bertjax.data.loader import Loader
-from bertjax.sharding import MeshConfig
+from bertjax.program import build
+from bertjax.sharding import MeshConfig, make_mesh
 
 
 def run(workdir: str, mesh: MeshConfig, assignments: Sequence[str] = ()) -> dict[str, float]:
     """Evaluates with the run's own config on any mesh, and prints one line of JSON.
 
-    Of the `assignments` of the command line those count that leave the model and its tasks what they are.
+    Rows are those of the phase that the checkpoint is from. Of the `assignments` of the command line those count that
+    leave the model and its tasks what they are.
     """
     config = settings.override(
         dataclasses.replace(read_workdir(workdir)[0], mesh=mesh),
@@ -35,8 +37,9 @@ def run(workdir: str, mesh: MeshConfig, assignments: Sequence[str] = ()) -> dict
     step = checkpoints.latest()
     if step is None:
         raise ValueError(f"{workdir} holds no whole checkpoint to evaluate: train there first")
+    config = next(stage.config for stage in stages(config) if step <= stage.last)
     heldout = open_rows(config, "heldout")
-    program = train.build(config, heldout.vocabulary)
+    program = build(config, heldout.vocabulary, segmented=heldout.segmented)
     loader = Loader(heldout, config.train.batch_size, seed=0, shuffle=False)
     with program.active():
         params = checkpoints.restore_params(step, program.state.params)
@@ -65,7 +68,7 @@ def baselines(config: Config) -> Baselines:
         counts += np.bincount(part["tokens"][part["mask"]], minlength=len(counts))
     token = int(np.argmax(np.where(rows.vocabulary.special, 0, counts)))
     loader = Loader(examples, config.train.batch_size, seed=0, shuffle=False)
-    mesh = train.sharding.make_mesh(config.mesh)
+    mesh = make_mesh(config.mesh)
     step = config.train.steps  # of an evaluation
     hide = jax.jit(lambda batch: tasks.corrupt(config.tasks, batch, rows.vocabulary, seed=0, step=step))
     total: collections.Counter[str] = collections.Counter()

@@ -17,7 +17,7 @@ from typing import Any
 from absl import flags, logging
 
 from bertjax import settings
-from bertjax.config import CHOICES, Config, DataConfig, check
+from bertjax.config import CHOICES, Config, DataConfig, Phase, check
 from bertjax.sharding import MeshConfig
 
 MODES = {
@@ -27,6 +27,7 @@ MODES = {
     "profile": "record a few steps and list where their time goes",
     "show": "print the resolved config",
 }
+SMOKE_ROWS = 64  # which any mesh divides that has up to so many devices
 
 Prepare = Callable[[Config, str], Config]
 Finish = Callable[[Config, str, dict[str, float]], dict[str, float]]
@@ -190,11 +191,21 @@ def smoke(config: Config) -> Config:
         vocab=256,
         max_length=32,
         dtype="float32",
+        init=None,
     )
     data = dataclasses.replace(config.data, corpus=DataConfig().corpus, length=32)
     optim = dataclasses.replace(config.optim, warmup_steps=2)
+    ends = range(2, 2 * len(config.train.phases) + 1, 2)
+    phases = tuple(Phase(until=end, length=16, batch_size=SMOKE_ROWS) for end in ends)
     train = dataclasses.replace(
-        config.train, steps=6, batch_size=64, microbatches=1, log_every=2, eval_every=None, eval_batches=2
+        config.train,
+        steps=6 + 2 * len(phases),
+        batch_size=SMOKE_ROWS,
+        microbatches=1,
+        phases=phases,
+        log_every=2,
+        eval_every=None,
+        eval_batches=2,
     )
     return dataclasses.replace(config, model=model, data=data, optim=optim, train=train, mesh=MeshConfig())
 

@@ -47,7 +47,7 @@ class Journal:
         """`resume` is the step to go on from. `primary` is by default whether this is process 0."""
         self._path = pathlib.Path(workdir)
         self._total = total_steps
-        self._first = self._step = resume
+        self._first = self._step = self._counted = resume
         self._primary = jax.process_index() == 0 if primary is None else primary
         self._stream = sys.stderr if stream is None else stream
         self._clock = clock
@@ -91,9 +91,10 @@ class Journal:
         self._say(f"{text} ...")
 
     def start_clock(self) -> None:
-        """Rates count from here; the bar appears."""
+        """Rates count from here, at the start of every part of the run; the bar appears."""
         self._started = self._window = self._clock()
-        if self._primary and self._stream.isatty():
+        self._counted, self._waited, self._paused = self._step, 0.0, 0.0
+        if self._bar is None and self._primary and self._stream.isatty():
             self._bar = self._open_bar()
 
     @contextlib.contextmanager
@@ -125,7 +126,7 @@ class Journal:
     ) -> None:
         """One record of training: `values`, and the rates since the record before it.
 
-        `tokens` were seen since then; `waited` is how many seconds the loop has waited for data in all.
+        `tokens` were seen since then; `waited` is how long the loop has waited for data since the clock started.
         """
         if not self._primary:
             return
@@ -139,7 +140,7 @@ class Journal:
             "waiting": min((float(waited) - self._waited) / seconds, 1.0),
         }
         self._write(step, {**values, **rates})
-        left = (now - self._started) / max(step - self._first, 1) * (self._total - step)
+        left = (now - self._started) / max(step - self._counted, 1) * (self._total - step)
         shown = {name: value for name, value in values.items() if name == "loss" or name.endswith("accuracy")}
         parts = [
             *(f"{name} {_brief(float(value))}" for name, value in shown.items()),

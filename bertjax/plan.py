@@ -8,10 +8,11 @@ from typing import Any
 import jax
 
 from bertjax import sharding, tasks
-from bertjax.config import Config
+from bertjax.config import Config, stages
 from bertjax.data.corpus import Vocabulary
 from bertjax.journal import scaled
-from bertjax.train import build, make_train_step
+from bertjax.program import build
+from bertjax.train import make_train_step
 from bertjax.types import Tree
 
 
@@ -58,8 +59,25 @@ def _bytes(tree: Tree) -> int:
 
 
 def run(config: Config, vocabulary: Vocabulary, workdir: str) -> dict[str, Any]:
-    """Prints a plan and writes it to plan.json in the workdir."""
-    result = plan(config, vocabulary)
+    """Prints a plan and writes it to plan.json in the workdir; that of the last phase, and of all of them below it."""
+    phases = []
+    for stage in stages(config):
+        if config.train.phases:
+            print(
+                f"steps         {stage.first:,} to {stage.last:,}: rows of {stage.config.data.length} tokens"
+            )
+        phases.append(plan(stage.config, vocabulary))
+        show(phases[-1])
+    result = {**phases[-1], "phases": phases} if config.train.phases else phases[-1]
+    path = pathlib.Path(workdir) / "plan.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=2) + "\n")
+    print(f"written to    {path}")
+    return result
+
+
+def show(result: dict[str, Any]) -> None:
+    """Prints a plan."""
     size = result["bytes_per_device"]
     mesh = " x ".join(f"{axis}={n}" for axis, n in result["mesh"].items()) or "one device"
     print(f"devices       {result['devices']} x {result['platform']}, mesh {mesh}, rules {result['rules']}")
@@ -67,8 +85,3 @@ def run(config: Config, vocabulary: Vocabulary, workdir: str) -> dict[str, Any]:
     print("a device      " + ", ".join(f"{name} {scaled(n)}B" for name, n in size.items()))
     print(f"a step        {result['tokens_per_step']:,} token slots, {scaled(result['flops_per_step'])}FLOP")
     print(f"compiled in   {result['compile_seconds']} s")
-    path = pathlib.Path(workdir) / "plan.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=2) + "\n")
-    print(f"written to    {path}")
-    return result

@@ -1,6 +1,7 @@
 """Where a step's time goes: `--mode=profile` records a few steps and lists the operations that took longest.
 
-The trace lies under WORKDIR/profile in the format of XProf and Perfetto.
+Of a run in phases it is the last one that is recorded. The trace lies under WORKDIR/profile in the format of XProf and
+Perfetto.
 """
 
 import collections
@@ -13,7 +14,8 @@ import jax
 
 from bertjax.config import Config, open_rows
 from bertjax.data.loader import Loader
-from bertjax.train import build, create_state, make_train_step
+from bertjax.program import build, create_state
+from bertjax.train import make_train_step
 
 STEPS = 5
 
@@ -21,7 +23,7 @@ STEPS = 5
 def run(config: Config, workdir: str) -> list[tuple[str, float, int]]:
     """Records steps, prints the table, returns its rows: operation, milliseconds a step, calls a step."""
     examples = open_rows(config, "train")
-    program = build(config, examples.vocabulary)
+    program = build(config, examples.vocabulary, segmented=examples.segmented)
     loader = Loader(examples, config.train.batch_size, config.train.seed)
     folder = pathlib.Path(workdir) / "profile"
     with program.active():

@@ -69,7 +69,7 @@ class _UnknownNameError(Exception):
 
 def _set(node: Any, whole: str, path: Sequence[str], text: str, choices: Choices) -> Any:
     if isinstance(node, tuple):  # a tuple of chosen kinds is addressed by their names
-        names = [kind_of(item, choices) or "" for item in node]
+        names = [kind_of(item, choices) or str(position) for position, item in enumerate(node)]
         if path[0] not in names:
             raise _UnknownNameError(path[0], names)
         position = names.index(path[0])
@@ -117,6 +117,19 @@ def parse(text: str, kind: Any, path: str, choices: Choices) -> Any:
                 f"{path}={text!r} has {len(parts)} values: write {len(arguments)}, with commas between"
             )
         return tuple(parse(part, arguments[0], path, choices) for part in parts)
+    if origin is None and dataclasses.is_dataclass(kind) and ":" in text:
+        parts, fields = text.split(":"), field_types(kind)
+        if len(parts) > len(fields):
+            raise ValueError(f"{path}={text!r} has {len(parts)} values: write {':'.join(fields)}")
+        try:
+            return kind(
+                **{
+                    name: parse(part, fields[name], f"{path}.{name}", choices)
+                    for name, part in zip(fields, parts, strict=False)
+                }
+            )
+        except TypeError:
+            raise ValueError(f"{path}={text!r} has too few values: write {':'.join(fields)}") from None
     try:
         if kind is bool:
             return {"true": True, "false": False}[text.lower()]
@@ -244,16 +257,22 @@ def describe(config: Any, choices: Choices, path: str = "") -> Iterator[tuple[st
         legal = _legal(hints[field.name], choices)
         doc = docs.get(field.name, "") + (f" [{legal}]" if legal else "")
         if isinstance(value, tuple) and value and _is_record(value[0]):
-            names = [kind_of(item, choices) for item in value]
-            yield here, ",".join(map(str, names)), doc
-            for name, item in zip(names, value, strict=True):
-                yield from describe(item, choices, f"{here}.{name}.")
+            kinds = [kind_of(item, choices) for item in value]
+            written = (kind or _written(item) for kind, item in zip(kinds, value, strict=True))
+            yield here, ",".join(written), doc
+            for position, (kind, item) in enumerate(zip(kinds, value, strict=True)):
+                yield from describe(item, choices, f"{here}.{kind or position}.")
         elif _is_record(value):
             if legal:
                 yield here, kind_of(value, choices) or _preset(value, choices), doc
             yield from describe(value, choices, f"{here}.")
         else:
             yield here, ",".join(map(str, value)) if isinstance(value, tuple) else value, doc
+
+
+def _written(record: Any) -> str:
+    """A record that is no chosen kind, as `parse` reads it: its values with colons between."""
+    return ":".join(str(getattr(record, field.name)) for field in dataclasses.fields(record))
 
 
 def _preset(value: Any, choices: Choices) -> str:

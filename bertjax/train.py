@@ -1,11 +1,12 @@
-"""Training: a state, a step, a loop.
+"""Training: a step, a loop.
 
-    program   everything that is fixed for a run: network, optimizer, where arrays live
+    program   everything that is fixed: network, optimizer, where arrays live (in a file of its own)
     step      (state, batch) -> (state, metrics), one jitted function over the whole mesh
     loop      batches in, log lines, evaluations and checkpoints out
 
 A run is a pure function of its config: the batch of a step follows from the step, the randomness in it from the seed
-and the step. So the step is all that a resumed run needs to know.
+and the step. So the step is all that a resumed run needs to know. Where the rows change on the way (`train.phases`),
+each part has a program of its own over the same state.
 """
 
 import contextlib
@@ -19,21 +20,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from flax.core import meta
-from jax.sharding import Mesh
 
 from bertjax import metrics as metrics_lib
 from bertjax import sharding, tasks
 from bertjax.attention import explain
 from bertjax.checkpoint import Checkpoints
-from bertjax.config import Config, TrainConfig, check, claim, open_rows
-from bertjax.data.corpus import Vocabulary
-from bertjax.data.loader import Loader, abstract_batch
-from bertjax.data.prefetch import prefetch
+from bertjax.config import Config, check, claim, open_rows, stages
+from bertjax.data.loader import Loader
+from bertjax.data.prefetch import Prefetch, prefetch
 from bertjax.journal import Journal, is_finished
 from bertjax.layers.mask import AttentionMask
-from bertjax.models.network import Network
-from bertjax.optim import learning_rate, make_optimizer
+from bertjax.optim import learning_rate
+from bertjax.program import Program, begin, build
 from bertjax.types import Batch, Metrics, TrainState, Tree
 
 REQUEUE = 75  # exit code of a run that was told to stop: start it again and it goes on
@@ -45,98 +43,6 @@ class Diverged(RuntimeError):
 
 class Interrupted(RuntimeError):
     """The run was told to stop, and has written a checkpoint."""
-
-
-# ---------------------------------------------------------------------------------------------- program
-
-
-@dataclasses.dataclass(frozen=True)
-class Program:
-    """What a run computes with."""
-
-    config: Config
-    mesh: Mesh
-    vocabulary: Vocabulary
-    network: Network
-    optimizer: optax.GradientTransformation
-    batch: Batch  # shapes and shardings
-    state: TrainState  # shapes and shardings
-
-    @property
-    def parameters(self) -> int:
-        """Their number."""
-        return sharding.count(self.state.params)
-
-    def active(self) -> contextlib.AbstractContextManager[None]:
-        """Mesh and rules in force: everything is traced and run inside."""
-        return sharding.activate(self.mesh, self.config.mesh.rules)
-
-
-def build(config: Config, vocabulary: Vocabulary, devices: Any = None) -> Program:
-    """Resolves a config against a vocabulary and a machine, without computing anything."""
-    check(config)
-    if vocabulary.size > config.model.vocab:
-        raise ValueError(
-            f"the corpus has a vocabulary of {vocabulary.size}, more than model.vocab={config.model.vocab}: "
-            f"set model.vocab={vocabulary.size}"
-        )
-    mesh, rules = sharding.make_mesh(config.mesh, devices), config.mesh.rules
-    check_batch(config.train, mesh)
-    network = tasks.make_network(config.tasks, config.model)
-    with sharding.activate(mesh, rules):
-        rows, length, format = config.train.batch_size, config.data.length, config.data.format
-        batch = abstract_batch(rows, length, mesh, rules, packed=format.packed, labelled=format.labelled)
-        key = jax.eval_shape(jax.random.key, 0)  # its shape only: the devices may be ones to compile for
-        declared = jax.eval_shape(_init(network, config, vocabulary), key, batch)
-        params = meta.unbox(declared)
-        optimizer = make_optimizer(config.optim, config.train.steps, declared)
-        opt_state = jax.eval_shape(optimizer.init, params)
-        shardings = sharding.parameter_shardings(declared, mesh, rules)
-        like = sharding.like_parameters(opt_state, params, shardings, mesh)
-    place = lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)  # noqa: E731
-    state = TrainState(
-        step=jax.ShapeDtypeStruct((), jnp.int32, sharding=sharding.replicated(mesh)),
-        params=jax.tree.map(place, params, shardings),
-        opt_state=jax.tree.map(place, opt_state, like),
-    )
-    return Program(config, mesh, vocabulary, network, optimizer, batch, state)
-
-
-def check_batch(train: TrainConfig, mesh: Mesh) -> None:
-    """Refuses a batch that does not divide into equal parts."""
-    replicas = mesh.shape["data"] * mesh.shape["fsdp"]
-    unit = replicas * train.microbatches
-    if train.batch_size % unit:
-        below = train.batch_size // unit * unit
-        fitting = " or ".join(str(size) for size in (below, below + unit) if size)
-        raise ValueError(
-            f"train.batch_size={train.batch_size} does not divide into train.microbatches={train.microbatches} "
-            f"over the {replicas} replicas of the mesh (data*fsdp): set train.batch_size={fitting}"
-        )
-
-
-def _init(network: Network, config: Config, vocabulary: Vocabulary) -> Callable[..., Tree]:
-    def init(key: jax.Array, batch: Batch) -> Tree:
-        batch = tasks.corrupt(config.tasks, batch, vocabulary, seed=0, step=0)
-        return network.init(key, batch, train=False)["params"]
-
-    return init
-
-
-def create_state(program: Program) -> TrainState:
-    """The state before the first step, made where it will live."""
-    init = _init(program.network, program.config, program.vocabulary)
-
-    def create(seed: jax.Array) -> TrainState:
-        batch = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), program.batch)
-        params = meta.unbox(init(jax.random.key(seed), batch))
-        return TrainState(
-            step=jnp.zeros((), jnp.int32), params=params, opt_state=program.optimizer.init(params)
-        )
-
-    shardings = jax.tree.map(lambda x: x.sharding, program.state)
-    with program.active():
-        return jax.jit(create, out_shardings=shardings)(program.config.train.seed)
 
 
 # ---------------------------------------------------------------------------------------------- step
@@ -229,9 +135,7 @@ def evaluate(
 ) -> dict[str, float]:
     """Means over held-out text, the same rows and the same hidden words every time."""
     config = program.config
-    batches = min(loader.steps, config.train.eval_batches)
-    where = program.mesh, config.mesh.rules
-    with prefetch(loader, 0, batches, *where, config.data.threads, config.data.ahead) as stream:
+    with batches(program, loader, range(min(loader.steps, config.train.eval_batches))) as stream:
         total = metrics_lib.add(step(params, batch) for _, batch in stream)
     return tasks.summarise(config.tasks, metrics_lib.means(total))
 
@@ -242,98 +146,152 @@ def evaluate(
 Finish = Callable[[dict[str, float]], dict[str, float]]
 
 
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Consecutive steps with rows of one shape: all of a run, or one of its phases."""
+
+    first: int
+    last: int
+    program: Program
+    loader: Loader  # its batches are counted from the first step of the part
+    heldout: Loader
+
+
 def train(config: Config, workdir: str, finish: Finish = lambda values: values) -> bool:
     """Runs or resumes; False if the run was finished before. `finish` turns the last evaluation into the result."""
     check(config)
-    examples, heldout = open_rows(config, "train"), open_rows(config, "heldout")
-    program = build(config, examples.vocabulary)
-    claim(workdir, config, examples.digest)
-    last = config.train.steps
-    loader = Loader(examples, config.train.batch_size, config.train.seed)
-    eval_loader = Loader(heldout, config.train.batch_size, seed=0, shuffle=False)
-    checkpoints = Checkpoints(workdir, keep=config.train.keep)
+    parts = open_parts(config)
+    claim(workdir, config, parts[0].loader.examples.digest)
+    last, checkpoints = config.train.steps, Checkpoints(workdir, keep=config.train.keep)
     newest, faults = checkpoints.survey()
     first = newest or 0
     if first == last and is_finished(workdir):
         return False
-
+    left = [part for part in parts if part.last > first or part.last == last]
     with (
         Journal(workdir, last, resume=first) as journal,
         contextlib.closing(checkpoints),  # whatever ends the run, what is being written is written to its end
-        program.active(),
         _stop_signal() as stop,
     ):
-        journal.banner(describe(program, loader, workdir, first, faults))
-        state = checkpoints.restore(first, program.state) if first else create_state(program)
-        eval_step = make_eval_step(program)
-        journal.status("compiling the train step")
-        began = time.perf_counter()
-        step = make_train_step(program).lower(state, program.batch).compile()
-        journal.banner(f"compiled in {time.perf_counter() - began:.1f} s")
-
-        values: dict[str, float] = {}
-        pending: list[Metrics] = []
-        where = program.mesh, config.mesh.rules
-        with prefetch(loader, first, last, *where, config.data.threads, config.data.ahead) as stream:
-            journal.start_clock()
-            for index, batch in stream:
-                state, metrics = step(state, batch)
-                # The device is busy with this step while the host reads what the steps before it gave.
-                if pending and index % config.train.log_every == 0:
-                    log(program, journal, index, pending, stream.waited)
-                    pending = []
-                pending.append(metrics)
-
-                done = index + 1
-                stopping = stop(done)
-                evaluating = due(done, config.train.eval_every, last)
-                saving = due(done, config.train.checkpoint_every, last) or stopping
-                if evaluating or saving:
-                    log(program, journal, done, pending, stream.waited)  # nothing diverged is ever saved
-                    pending = []
-                if evaluating:
-                    with journal.pause():
-                        values = evaluate(program, eval_step, state.params, eval_loader)
-                        journal.log(done, {f"heldout_{name}": value for name, value in values.items()})
-                if saving:
-                    with journal.pause():
-                        checkpoints.save(state)
-                if stopping and done < last:
-                    checkpoints.wait()
-                    raise Interrupted(
-                        f"stopped at step {done} of {last}: the same command goes on from there"
-                    )
+        journal.banner(describe_run(left[0].program, workdir, first, faults))
+        with left[0].program.active():
+            if first:
+                state = checkpoints.restore(first, left[0].program.state)
+            else:
+                state, origin = begin(left[0].program)
+                journal.banner(f"start       {origin}")
+        for part in left:
+            with part.program.active():
+                state, values = run(part, state, journal, checkpoints, stop)
         checkpoints.wait()
-        if not values:  # it was stopped between its last step and its result
-            values = evaluate(program, eval_step, state.params, eval_loader)
         journal.finish(finish({f"heldout_{name}": value for name, value in values.items()}), step=last)
     return True
 
 
-def describe(program: Program, loader: Loader, workdir: str, first: int, faults: Sequence[str]) -> str:
-    """The banner: what runs where, on how much, and what becomes of it; `faults` are of checkpoints passed over."""
+def open_parts(config: Config) -> list[Part]:
+    """All of them before the first begins, so that what cannot be run is told at once."""
+    parts = []
+    for stage in stages(config):
+        try:
+            rows, heldout = open_rows(stage.config, "train"), open_rows(stage.config, "heldout")
+            program = build(stage.config, rows.vocabulary, segmented=rows.segmented)
+        except ValueError as error:
+            if not config.train.phases:
+                raise
+            raise ValueError(f"train.phases, steps {stage.first} to {stage.last}: {error}") from error
+        size, seed = stage.config.train.batch_size, config.train.seed
+        loaders = Loader(rows, size, seed), Loader(heldout, size, seed=0, shuffle=False)
+        parts.append(Part(stage.first, stage.last, program, *loaders))
+    return parts
+
+
+def run(
+    part: Part, state: TrainState, journal: Journal, checkpoints: Checkpoints, stop: Callable[[int], bool]
+) -> tuple[TrainState, dict[str, float]]:
+    """The steps of a part that are left, and its last evaluation."""
+    program, settings = part.program, part.program.config.train
+    journal.banner(describe_part(part))
+    journal.status("compiling the train step")
+    began = time.perf_counter()
+    step, eval_step = make_train_step(program).lower(state, program.batch).compile(), make_eval_step(program)
+    journal.banner(f"compiled in {time.perf_counter() - began:.1f} s")
+
+    values: dict[str, float] = {}
+    pending: list[Metrics] = []
+    steps = range(int(state.step) - part.first, part.last - part.first)
+    with batches(program, part.loader, steps) as stream:
+        journal.start_clock()
+        for index, batch in stream:
+            state, metrics = step(state, batch)
+            done = part.first + index + 1
+            # The device is busy with this step while the host reads what the steps before it gave.
+            if pending and (done - 1) % settings.log_every == 0:
+                log(program, journal, done - 1, pending, stream.waited)
+                pending = []
+            pending.append(metrics)
+
+            stopping = stop(done)
+            evaluating = due(done, settings.eval_every, part.last)
+            saving = due(done, settings.checkpoint_every, part.last) or stopping
+            if evaluating or saving:
+                log(program, journal, done, pending, stream.waited)  # nothing diverged is ever saved
+                pending = []
+            if evaluating:
+                with journal.pause():
+                    values = evaluate(program, eval_step, state.params, part.heldout)
+                    journal.log(done, {f"heldout_{name}": value for name, value in values.items()})
+            if saving:
+                with journal.pause():
+                    checkpoints.save(state)
+            if stopping and done < settings.steps:
+                checkpoints.wait()
+                raise Interrupted(
+                    f"stopped at step {done} of {settings.steps}: the same command goes on from there"
+                )
+    if not values:  # it was stopped between its last step and its result
+        values = evaluate(program, eval_step, state.params, part.heldout)
+    return state, values
+
+
+def batches(program: Program, loader: Loader, steps: range) -> Prefetch:
+    """Batches of a loader, made ahead."""
+    data, where = program.config.data, (program.mesh, program.config.mesh.rules)
+    return prefetch(loader, steps.start, steps.stop, *where, data.threads, data.ahead)
+
+
+def describe_run(program: Program, workdir: str, first: int, faults: Sequence[str]) -> str:
+    """What runs where, and what becomes of it; `faults` are of checkpoints passed over."""
     config, mesh = program.config, program.mesh
-    train, device = config.train, mesh.devices.flat[0]
     axes = " x ".join(f"{axis}={size}" for axis, size in mesh.shape.items() if size > 1) or "one device"
-    tokens = train.batch_size * config.data.length
-    parts = f" in {train.microbatches} microbatches" if train.microbatches > 1 else ""
-    rows = train.batch_size // train.microbatches
-    replicas = mesh.shape["data"] * mesh.shape["fsdp"]
-    epochs, full = train.steps / loader.steps_per_epoch, loader.examples.efficiency
     return "\n".join(
         (
-            f"devices     {mesh.size} of {jax.device_count()} x {device.device_kind}, mesh {axes}, "
+            f"devices     {mesh.size} of {jax.device_count()} x {mesh.devices.flat[0].device_kind}, mesh {axes}, "
             f"rules {config.mesh.rules}, {jax.process_count()} process(es)",
             f"model       {program.parameters:,} parameters, {config.model.layers} x {config.model.width}, "
             f"{config.model.dtype}",
-            f"attention   {explain(config.model, device.platform, length=config.data.length)}",
-            f"batch       {train.batch_size} rows x {config.data.length} = {tokens:,} slots{parts}, "
-            f"{rows // replicas} rows a device at a time",
-            f"data        {len(loader.examples):,} rows an epoch, {full:.0%} full; "
-            f"{train.steps:,} steps are {epochs:.2f} epochs",
             f"output      {workdir}: config.json, metrics.jsonl, checkpoints/, tensorboard/, result.json",
-            f"start       {'from scratch' if first == 0 else f'resumes at step {first}'}",
+            *([f"start       resumes at step {first}"] if first else []),
             *(f"not used    checkpoint {fault}" for fault in faults),
+        )
+    )
+
+
+def describe_part(part: Part) -> str:
+    """On what the next steps are run, and on how much of it."""
+    config, mesh, loader = part.program.config, part.program.mesh, part.loader
+    settings, length = config.train, config.data.length
+    microbatches = f" in {settings.microbatches} microbatches" if settings.microbatches > 1 else ""
+    share = settings.batch_size // settings.microbatches // (mesh.shape["data"] * mesh.shape["fsdp"])
+    whole = part.last - part.first == settings.steps
+    steps = f"{settings.steps:,} steps" if whole else f"steps {part.first:,} to {part.last:,}"
+    epochs = (part.last - part.first) / loader.steps_per_epoch
+    return "\n".join(
+        (
+            f"attention   {explain(config.model, mesh.devices.flat[0].platform, length=length)}",
+            f"batch       {settings.batch_size} rows x {length} = {settings.batch_size * length:,} slots"
+            f"{microbatches}, {share} rows a device at a time",
+            f"data        {len(loader.examples):,} rows an epoch, {loader.examples.efficiency:.1%} full; "
+            f"{steps} are {epochs:.2f} epochs",
         )
     )
 

@@ -15,12 +15,12 @@ import jax
 import numpy as np
 import pytest
 
-from bertjax import train
 from bertjax.checkpoint import Checkpoints
 from bertjax.config import CHOICES, Config, DataConfig, TrainConfig, open_rows
 from bertjax.data.loader import Loader
 from bertjax.layers.config import EncoderConfig
 from bertjax.optim import OptimConfig
+from bertjax.program import Program, build
 from bertjax.settings import override
 from bertjax.sharding import MeshConfig
 from bertjax.tasks import Mlm, Nsp
@@ -60,14 +60,14 @@ def tiny(*settings: str) -> Config:
     return override(config, settings, CHOICES)
 
 
-def start(config: Config) -> tuple[train.Program, Loader]:
+def start(config: Config) -> tuple[Program, Loader]:
     """A program and the batches it would be trained with."""
     rows = open_rows(config, "train")
-    program = train.build(config, rows.vocabulary)
+    program = build(config, rows.vocabulary)
     return program, Loader(rows, config.train.batch_size, config.train.seed)
 
 
-def put(program: train.Program, state: TrainState) -> TrainState:
+def put(program: Program, state: TrainState) -> TrainState:
     """A state of any program of the same structure, laid out as this one wants it (and safe to donate)."""
     return jax.tree.map(lambda x, like: jax.device_put(np.array(x), like.sharding), state, program.state)
 

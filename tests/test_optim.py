@@ -16,8 +16,8 @@ from runs import assert_equal, assert_near, start, tiny
 from bertjax import optim, tasks
 from bertjax.models.stacking import stack_layers
 from bertjax.optim import OPTIMIZERS, Lamb, OptimConfig, learning_rate, make_optimizer
+from bertjax.program import Program
 from bertjax.sharding import Declared
-from bertjax.train import Program
 from bertjax.types import Tree
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from runs import start, tiny
 
-from bertjax import tasks, train
+from bertjax import tasks
 from bertjax.models.cost import flops_per_token
 from bertjax.plan import plan
+from bertjax.program import create_state
 from bertjax.types import Tree
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -29,7 +30,7 @@ def test_a_plan_counts_what_a_run_allocates(settings: tuple[str, ...]) -> None:
     config = tiny(*settings)
     program, _ = start(config)
     planned = plan(config, program.vocabulary)
-    state = train.create_state(program)
+    state = create_state(program)
     assert planned["parameters"] == sum(leaf.size for leaf in jax.tree.leaves(state.params))
     size = planned["bytes_per_device"]
     for name, tree in (("parameters", state.params), ("optimizer", state.opt_state)):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from typing import Any, Literal
 
 import pytest
@@ -298,3 +299,53 @@ def test_every_choice_of_a_run_survives_json() -> None:
             data = json.loads(json.dumps(to_dict(prototype, CHOICES)))
             assert from_dict(base, data, CHOICES) == prototype, name
             assert [path for path, _, doc in describe(prototype, CHOICES) if not doc.strip()] == [], name
+
+
+@dataclasses.dataclass(frozen=True)
+class Leg:
+    """A record that is no chosen kind."""
+
+    until: int
+    """Where it ends."""
+    name: str = "plain"
+    """What it is called."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Trip:
+    """A record with a tuple of records."""
+
+    legs: tuple[Leg, ...] = ()
+    """The way."""
+
+
+def test_a_tuple_of_records_is_written_with_colons():
+    trip = settings.override(Trip(), ["legs=3:first", "legs.0.until=4"], {})
+    assert trip == Trip((Leg(4, "first"),))
+    trip = settings.override(Trip(), ["legs=3:first,5:second"], {})
+    assert trip == Trip((Leg(3, "first"), Leg(5, "second")))
+    written = {path: value for path, value, _ in settings.describe(trip, {})}
+    assert written == {
+        "legs": "3:first,5:second",
+        "legs.0.until": 3,
+        "legs.0.name": "first",
+        "legs.1.until": 5,
+        "legs.1.name": "second",
+    }
+    assert settings.from_dict(Trip, settings.to_dict(trip, {}), {}) == trip
+    assert settings.override(trip, ["legs="], {}) == Trip()
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("legs=3:a:b", "has 3 values: write until:name"),
+        ("legs=x:a", "legs.until='x' is not of type int"),
+        ("legs=3", "is a group of settings"),
+        ("legs.7.until=3", "unknown setting 'legs.7.until'"),
+    ],
+)
+def test_a_record_that_cannot_be_read_is_one_line(text, message):
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        settings.override(Trip((Leg(1),)), [text], {})
+    assert "\n" not in str(error.value)

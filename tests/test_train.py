@@ -12,6 +12,7 @@ from runs import assert_near, put, start, tiny
 
 from bertjax import tasks, train
 from bertjax.models.stacking import stack_layers
+from bertjax.program import Program, build, create_state
 from bertjax.types import Batch, Metrics, TrainState, Tree
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -36,7 +37,7 @@ TOKENS = "encoder/embedder/tokens"
 
 
 @functools.cache
-def compiled(*settings: str) -> tuple[train.Program, Any]:
+def compiled(*settings: str) -> tuple[Program, Any]:
     """The train step, compiled for its mesh."""
     program, _ = start(tiny(*BARE, *settings))
     with program.active():
@@ -49,10 +50,10 @@ def first_state(scan: bool = False) -> TrainState:
     if scan:
         state = first_state()
         return TrainState(state.step, stack_layers(state.params), stack_layers(state.opt_state))
-    return jax.device_get(train.create_state(start(tiny(*BARE))[0]))
+    return jax.device_get(create_state(start(tiny(*BARE))[0]))
 
 
-def first_batch(program: train.Program) -> Batch:
+def first_batch(program: Program) -> Batch:
     return start(program.config)[1].place(0, program.mesh, program.config.mesh.rules)
 
 
@@ -63,7 +64,7 @@ def uneven(batch: Batch) -> Batch:
     return batch.replace(mask=jax.device_put(mask, batch.mask.sharding))
 
 
-def run(program: train.Program, step: Any, batch: Batch) -> tuple[Metrics, Tree]:
+def run(program: Program, step: Any, batch: Batch) -> tuple[Metrics, Tree]:
     """Metrics and gradient of the first step."""
     with program.active():
         state, metrics = step(put(program, first_state(program.config.model.scan)), batch)
@@ -167,7 +168,7 @@ def test_the_state_is_created_where_it_will_live(monkeypatch: pytest.MonkeyPatch
 
     with monkeypatch.context() as patch:
         patch.setattr(train.jax, "jit", spy)
-        state = train.create_state(program)
+        state = create_state(program)
     for (path, leaf), like in zip(leaves(state), jax.tree.leaves(program.state), strict=True):
         name = jax.tree_util.keystr(path)
         assert leaf.sharding.is_equivalent_to(like.sharding, leaf.ndim), name
@@ -291,7 +292,7 @@ def test_an_evaluation_does_not_depend_on_how_the_rows_are_split() -> None:
         ),
     ):
         config = tiny(*BARE, *settings)
-        program = train.build(config, start(config)[0].vocabulary)
+        program = build(config, start(config)[0].vocabulary)
         heldout = train.Loader(
             train.open_rows(config, "heldout"), config.train.batch_size, seed=0, shuffle=False
         )
@@ -329,5 +330,5 @@ def test_an_evaluation_does_not_depend_on_how_the_rows_are_split() -> None:
 def test_what_does_not_fit_is_one_line(settings: tuple[str, ...], message: str) -> None:
     vocabulary = start(tiny())[0].vocabulary
     with pytest.raises(ValueError, match=message) as caught:
-        train.build(tiny(*settings), vocabulary)
+        build(tiny(*settings), vocabulary)
     assert "\n" not in str(caught.value)

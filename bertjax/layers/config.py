@@ -127,7 +127,9 @@ class EncoderConfig:
     """Rate on attention probabilities."""
     init_std: float = 0.02
     """Standard deviation of the truncated normal that embeddings and, by most schemes, weights start from."""
-    init: Literal["bert", "depth", "fan_in", "xavier", "small"] = "bert"
+    init: str | None = None
+    """Workdir of a run whose parameters this one starts from; none starts from random ones."""
+    init_scheme: Literal["bert", "depth", "fan_in", "xavier", "small"] = "bert"
     """What weights start from: layers/dense.py says how the schemes differ."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of activations and matrix products; parameters, softmax, norms and losses stay float32."""

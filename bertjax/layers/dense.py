@@ -9,7 +9,7 @@ Where a kernel stands decides how large it starts:
     exit     the last product of a residual branch
     head     outside of the stack
 
-The schemes (`model.init`), with std = model.init_std, D the width and N the number of layers:
+The schemes (`model.init_scheme`), with std = model.init_std, D the width and N the number of layers:
 
     bert     normal cut at two standard deviations, std everywhere                      (BERT, 1810.04805)
     depth    the same, and exits start at std / sqrt(2 N)                               (GPT-2; ModernBERT, 2412.13663)
@@ -64,7 +64,7 @@ def initial(config: EncoderConfig, role: Role, inputs: list[int]) -> Initializer
     if config.residual == "deepnorm" and role in ("branch", "exit"):
         gain = (8 * config.layers) ** -0.25
     last = role == "exit"
-    match config.init:
+    match config.init_scheme:
         case "bert":
             return kernel_init(gain * config.init_std)
         case "depth":

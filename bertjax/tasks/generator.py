@@ -78,6 +78,7 @@ class Generator(Mlm):
             width=encoder.width * heads // encoder.heads,
             head_size=encoder.key_size,
             feedforward=encoder.hidden * heads // encoder.heads,
+            init=None,
             embedding_width=encoder.table_width if self.embeddings == "shared" else None,
         )
 

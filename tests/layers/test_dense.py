@@ -15,7 +15,7 @@ CUT = 0.8796  # standard deviation of a normal that is cut at two
 
 
 def deviation(scheme, role, shape=(D, 10, 30), inputs=(0,), residual="plain"):
-    config = small(init=scheme, init_std=STD, width=D, heads=10, layers=N, residual=residual)
+    config = small(init_scheme=scheme, init_std=STD, width=D, heads=10, layers=N, residual=residual)
     return float(np.std(initial(config, role, list(inputs))(jax.random.key(0), shape, np.float32)))
 
 
@@ -40,7 +40,7 @@ def test_fans_count_all_dimensions_on_either_side():
     """An output projection sums over heads and head size."""
     assert deviation("fan_in", "exit", (10, 30, D), (0, 1)) == pytest.approx(1 / math.sqrt(300), rel=0.02)
     layer = dense(
-        small(init="fan_in", init_std=STD),
+        small(init_scheme="fan_in", init_std=STD),
         "blhk,hkd->bld",
         (10, 30, D),
         ("heads", "head_size", "width"),

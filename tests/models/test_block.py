@@ -50,7 +50,7 @@ COMBINATIONS = {
         sharing="attention", block="sandwich", norm="rmsnorm", position=T5(8, 6), layers=3
     ),
     "shared_ffn": small(sharing="ffn", block="parallel", activation="swiglu", position=Alibi("learned")),
-    "deep": small(residual="deepnorm", init="xavier", activation="relu2", position=NoPosition()),
+    "deep": small(residual="deepnorm", init_scheme="xavier", activation="relu2", position=NoPosition()),
     "bare": small(block="pre", embedding_norm=False, activation="silu", embedding_width=16, sharing="ffn"),
 }
 

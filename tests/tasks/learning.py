@@ -14,9 +14,10 @@ from bertjax.data.examples import Format
 from bertjax.data.loader import Loader
 from bertjax.layers.config import EncoderConfig
 from bertjax.optim import OptimConfig
+from bertjax.program import build, create_state
 from bertjax.sharding import MeshConfig
 from bertjax.tasks import Task
-from bertjax.train import build, create_state, make_train_step
+from bertjax.train import make_train_step
 
 MODEL = EncoderConfig(
     layers=1, width=48, heads=3, vocab=256, max_length=32, dropout=0.0, attention_dropout=0.0

@@ -1,0 +1,149 @@
+"""What a run takes over from another: its parameters, for other text, other tasks or a larger vocabulary.
+
+`model.init=WORKDIR` starts from the newest checkpoint of that run instead of random numbers. Step, optimizer and
+schedule start anew. Encoders must be of one shape, but for two tables; heads that both have are taken over, others
+start fresh.
+
+    tokens      matched by name, where the two runs have tokenizers, else by number. A new token starts at the mean of
+                all old ones plus noise of a tenth of their spread, and so does its bias at the mean: at first it is
+                about as likely as others are on average, and no two are the same.
+    positions   beyond the old table repeat it from its start (as 2004.05150 does)
+
+The bundle's layers may lie scanned or unrolled; the new run's config decides how they go on.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from bertjax.checkpoint import Checkpoints
+from bertjax.config import Config, read_workdir
+from bertjax.data.corpus import Vocabulary
+from bertjax.models.stacking import stack_layers, unstack_layers
+from bertjax.sharding import Declared
+from bertjax.types import Int, Tree
+
+NEW = -1  # the old number of a token that the old vocabulary lacks
+NOISE = 0.1  # of the spread of old embeddings, around their mean
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What another run left."""
+
+    parameters: Mapping[str, np.ndarray]  # by path, "encoder/embedder/tokens"
+    tokens: int  # in its vocabulary
+    about: str
+    tokenizer: Any = None  # None for made-up text, whose tokens are but numbers
+
+
+def open_source(workdir: str, *, scan: bool) -> Source:
+    """The newest whole checkpoint of a run, on this host, its layers stacked or not."""
+    config = read_workdir(workdir)[0]
+    step = Checkpoints(workdir).latest()
+    if step is None:
+        raise ValueError(f"model.init={workdir} holds no whole checkpoint: let that run go on first")
+    tree = (stack_layers if scan else unstack_layers)(Checkpoints(workdir).load_params(step))
+    tokenizer = open_tokenizer(workdir)
+    size = config.model.vocab if tokenizer is None else tokenizer.vocabulary.size
+    return Source(flat(jax.device_get(tree)), size, f"{workdir} at step {step}", tokenizer)
+
+
+def open_tokenizer(folder: str) -> Any:
+    """The tokenizer in a workdir or a corpus; None if there is none."""
+    path = pathlib.Path(folder) / "tokenizer"
+    if not path.is_dir():
+        return None
+    from bertjax.data.tokenizer_files import load
+
+    return load(str(path))
+
+
+def inherit(
+    source: Source, config: Config, vocabulary: Vocabulary, declared: Tree, shapes: Tree
+) -> tuple[dict[str, np.ndarray], str]:
+    """The parameters by path that `source` has for a run, and a line that says which those are.
+
+    `declared` tells the axes of the run's parameters, `shapes` their shapes.
+    """
+    rows = token_rows(source, open_tokenizer(config.data.corpus), vocabulary)
+    axes = {path: box.names for path, box in flat(declared, leaf=Declared).items()}
+    random = np.random.default_rng(config.train.seed)
+    taken, fresh = {}, []
+    for path, want in flat(shapes).items():
+        old = source.parameters.get(path)
+        if old is not None and axes[path][0] == "vocab":
+            old = new_rows(old[: source.tokens], rows, want.shape[0], random)
+        elif old is not None and path.endswith("position/embedding"):
+            old = old[np.arange(want.shape[0]) % len(old)]
+        if old is not None and old.shape == want.shape:
+            taken[path] = old
+        elif path.startswith("encoder/"):
+            found = "missing" if old is None else f"of shape {list(old.shape)}"
+            raise ValueError(
+                f"model.init: {path} of shape {list(want.shape)} is {found} in {source.about}: "
+                f"use the model settings of that run"
+            )
+        else:
+            fresh.append(path.split("/")[0].removeprefix("heads_").removeprefix("rewriters_"))
+    new = int((rows == NEW).sum())
+    words = f"{len(rows) - new:,} of {source.tokens:,} tokens, {new:,} new ones start near their mean"
+    heads = f"; fresh heads: {', '.join(dict.fromkeys(fresh))}" if fresh else ""
+    return taken, f"from {source.about}: {len(taken)} arrays, {words}{heads}"
+
+
+def token_rows(source: Source, tokenizer: Any, vocabulary: Vocabulary) -> Int[np.ndarray, "tokens"]:
+    """For every token of a vocabulary its number in the source, or NEW."""
+    if (source.tokenizer is None) != (tokenizer is None):
+        here, there = ("none", "one") if tokenizer is None else ("one", "none")
+        raise ValueError(
+            f"model.init: this corpus has {here} and {source.about} has {there} of a tokenizer, so that their tokens "
+            f"cannot be matched: choose another corpus"
+        )
+    if tokenizer is None:
+        number = np.arange(vocabulary.size)
+        return np.where(number < source.tokens, number, NEW)
+    theirs = {name: i for i, name in enumerate(source.tokenizer.tokens(range(source.tokens)))}
+    rows = np.array([theirs.get(name, NEW) for name in tokenizer.tokens(range(vocabulary.size))])
+    for role in ("pad", "unk", "cls", "sep", "mask"):  # which tokenizers name differently
+        rows[getattr(vocabulary, role)] = getattr(source.tokenizer.vocabulary, role)
+    return rows
+
+
+def new_rows(
+    old: np.ndarray, rows: Int[np.ndarray, "tokens"], size: int, random: np.random.Generator
+) -> np.ndarray:
+    """A table of `size` rows: those that `rows` names, and the mean of all with noise where it names none."""
+    spread = NOISE * old.std(0) if old.ndim > 1 else np.zeros(())
+    table = old.mean(0) + spread * random.standard_normal((size, *old.shape[1:]))
+    known = np.flatnonzero(rows != NEW)
+    table[known] = old[rows[known]]
+    return table.astype(old.dtype)
+
+
+def place_parameters(taken: Mapping[str, np.ndarray], params: Tree) -> Tree:
+    """The parameters with those taken over instead of their own, where their own lie."""
+
+    def one(path: Any, leaf: jax.Array) -> jax.Array:
+        value = taken.get(name_of(path))
+        if value is None:
+            return leaf
+        value = value.astype(leaf.dtype)
+        return jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda index: value[index])
+
+    return jax.tree_util.tree_map_with_path(one, params)
+
+
+def flat(tree: Tree, leaf: type | None = None) -> dict[str, Any]:
+    """The leaves of a tree by path."""
+    stop = None if leaf is None else (lambda x: isinstance(x, leaf))
+    return {name_of(path): value for path, value in jax.tree_util.tree_leaves_with_path(tree, is_leaf=stop)}
+
+
+def name_of(path: Any) -> str:
+    """The path of a leaf, its parts joined by slashes."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")

@@ -1,0 +1,134 @@
+"""What a run computes with: network, optimizer, where arrays live, and the state before the first step.
+
+Nothing is computed to know it: parameters are shapes with named axes until `create_state` makes them in their places.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax.core import meta
+from jax.sharding import Mesh
+
+from bertjax import sharding, tasks
+from bertjax.config import Config, TrainConfig, check
+from bertjax.data.corpus import Vocabulary
+from bertjax.data.loader import abstract_batch
+from bertjax.inherit import inherit, open_source, place_parameters
+from bertjax.models.network import Network
+from bertjax.optim import make_optimizer
+from bertjax.types import Batch, TrainState, Tree
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """What a run computes with."""
+
+    config: Config
+    mesh: Mesh
+    vocabulary: Vocabulary
+    network: Network
+    optimizer: optax.GradientTransformation
+    batch: Batch  # shapes and shardings
+    state: TrainState  # shapes and shardings
+
+    @property
+    def parameters(self) -> int:
+        """Their number."""
+        return sharding.count(self.state.params)
+
+    def active(self) -> contextlib.AbstractContextManager[None]:
+        """Mesh and rules in force: everything is traced and run inside."""
+        return sharding.activate(self.mesh, self.config.mesh.rules)
+
+
+def build(config: Config, vocabulary: Vocabulary, devices: Any = None, *, segmented: bool = False) -> Program:
+    """Resolves a config against a vocabulary and a machine, without computing anything.
+
+    `segmented` tells of rows that say themselves where words start.
+    """
+    check(config)
+    if vocabulary.size > config.model.vocab:
+        raise ValueError(
+            f"the corpus has a vocabulary of {vocabulary.size}, more than model.vocab={config.model.vocab}: "
+            f"set model.vocab={vocabulary.size}"
+        )
+    mesh, rules = sharding.make_mesh(config.mesh, devices), config.mesh.rules
+    check_batch(config.train, mesh)
+    network = tasks.make_network(config.tasks, config.model)
+    with sharding.activate(mesh, rules):
+        rows, length, format = config.train.batch_size, config.data.length, config.data.format
+        batch = abstract_batch(
+            rows, length, mesh, rules, packed=format.packed, labelled=format.labelled, segmented=segmented
+        )
+        declared = _declare(network, config, vocabulary, batch)
+        params = meta.unbox(declared)
+        optimizer = make_optimizer(config.optim, config.train.steps, declared)
+        opt_state = jax.eval_shape(optimizer.init, params)
+        shardings = sharding.parameter_shardings(declared, mesh, rules)
+        like = sharding.like_parameters(opt_state, params, shardings, mesh)
+    place = lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)  # noqa: E731
+    state = TrainState(
+        step=jax.ShapeDtypeStruct((), jnp.int32, sharding=sharding.replicated(mesh)),
+        params=jax.tree.map(place, params, shardings),
+        opt_state=jax.tree.map(place, opt_state, like),
+    )
+    return Program(config, mesh, vocabulary, network, optimizer, batch, state)
+
+
+def check_batch(train: TrainConfig, mesh: Mesh) -> None:
+    """Refuses a batch that does not divide into equal parts."""
+    replicas = mesh.shape["data"] * mesh.shape["fsdp"]
+    unit = replicas * train.microbatches
+    if train.batch_size % unit:
+        below = train.batch_size // unit * unit
+        fitting = " or ".join(str(size) for size in (below, below + unit) if size)
+        raise ValueError(
+            f"train.batch_size={train.batch_size} does not divide into train.microbatches={train.microbatches} "
+            f"over the {replicas} replicas of the mesh (data*fsdp): set train.batch_size={fitting}"
+        )
+
+
+def _init(network: Network, config: Config, vocabulary: Vocabulary) -> Callable[..., Tree]:
+    def init(key: jax.Array, batch: Batch) -> Tree:
+        batch = tasks.corrupt(config.tasks, batch, vocabulary, seed=0, step=0)
+        return network.init(key, batch, train=False)["params"]
+
+    return init
+
+
+def _declare(network: Network, config: Config, vocabulary: Vocabulary, batch: Batch) -> Tree:
+    """Shapes of all parameters, each with the names of its axes."""
+    key = jax.eval_shape(jax.random.key, 0)  # its shape only: the devices may be ones to compile for
+    return jax.eval_shape(_init(network, config, vocabulary), key, batch)
+
+
+def create_state(program: Program) -> TrainState:
+    """The state before the first step, made where it will live."""
+    init = _init(program.network, program.config, program.vocabulary)
+
+    def create(seed: jax.Array) -> TrainState:
+        batch = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), program.batch)
+        params = meta.unbox(init(jax.random.key(seed), batch))
+        return TrainState(
+            step=jnp.zeros((), jnp.int32), params=params, opt_state=program.optimizer.init(params)
+        )
+
+    shardings = jax.tree.map(lambda x: x.sharding, program.state)
+    with program.active():
+        return jax.jit(create, out_shardings=shardings)(program.config.train.seed)
+
+
+def begin(program: Program) -> tuple[TrainState, str]:
+    """The state before the first step, and where it is from: random numbers, or what another run has learned."""
+    config, state = program.config, create_state(program)
+    if config.model.init is None:
+        return state, "from scratch"
+    declared = _declare(program.network, config, program.vocabulary, program.batch)
+    source = open_source(config.model.init, scan=config.model.scan)
+    taken, words = inherit(source, config, program.vocabulary, declared, state.params)
+    return dataclasses.replace(state, params=place_parameters(taken, state.params)), words
