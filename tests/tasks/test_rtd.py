@@ -197,7 +197,8 @@ def test_operations_count_the_generator():
     same = tasks.flops_per_token((Generator(size=1.0), Rtd()), model, attended=128.0)
     assert alone < both < same
     encoder = tasks.flops_per_token((Rtd(),), model, attended=128.0)
-    assert same - encoder == pytest.approx(alone)  # a second encoder and the logits of 15 % of the tokens
+    # A second encoder, the projection that it reads the shared tables through, and the logits of 15 % of the tokens.
+    assert same - encoder == pytest.approx(alone + 6 * model.width**2)
     everything = tasks.flops_per_token((Generator(size=1.0), Restore()), model, attended=128.0)
     hidden = tasks.flops_per_token((Generator(size=1.0), Restore(over="hidden")), model, attended=128.0)
     logits = 6 * model.width * (model.rows + model.width)
