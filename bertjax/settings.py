@@ -117,7 +117,7 @@ def parse(text: str, kind: Any, path: str, choices: Choices) -> Any:
                 f"{path}={text!r} has {len(parts)} values: write {len(arguments)}, with commas between"
             )
         return tuple(parse(part, arguments[0], path, choices) for part in parts)
-    if origin is None and dataclasses.is_dataclass(kind) and ":" in text:
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind) and ":" in text:
         parts, fields = text.split(":"), field_types(kind)
         if len(parts) > len(fields):
             raise ValueError(f"{path}={text!r} has {len(parts)} values: write {':'.join(fields)}")
