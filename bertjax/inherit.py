@@ -24,6 +24,7 @@ from bertjax import settings
 from bertjax.checkpoint import Checkpoints
 from bertjax.config import CHOICES, Config, read_workdir
 from bertjax.data.corpus import Vocabulary
+from bertjax.data.open import corpus_names
 from bertjax.layers.config import EncoderConfig
 from bertjax.models.stacking import stack_layers, unstack_layers
 from bertjax.sharding import Declared
@@ -74,7 +75,7 @@ def inherit(
 
     `declared` tells the axes of the run's parameters, `shapes` their shapes.
     """
-    rows = token_rows(source, open_tokenizer(config.data.corpus), vocabulary)
+    rows = token_rows(source, open_tokenizer(corpus_names(config.data.corpus)[0]), vocabulary)
     axes = {path: box.names for path, box in flat(declared, leaf=Declared).items()}
     random = np.random.default_rng(config.train.seed)
     taken, fresh, wanted = {}, [], flat(shapes)
