@@ -16,7 +16,7 @@ from bertjax import tasks as tasks_lib
 from bertjax.attention import ATTENTIONS, check_attention
 from bertjax.data.examples import Examples, Format
 from bertjax.data.formats import FORMATS
-from bertjax.data.open import open_examples
+from bertjax.data.open import corpus_names, open_examples
 from bertjax.data.pairs import SegmentPair
 from bertjax.layers.config import AttentionOptions, EncoderConfig, PositionOptions
 from bertjax.layers.position import POSITIONS
@@ -45,7 +45,11 @@ class DataConfig:
     """Where rows come from."""
 
     corpus: str = "synthetic"
-    """Folder written by `python -m bertjax prepare`; `synthetic` makes one up in memory."""
+    """Folder written by `python -m bertjax prepare`; several with commas are mixed; `synthetic` is made up."""
+    weights: tuple[float, ...] = ()
+    """Of the rows that each of several corpora supplies; without any, their numbers of tokens."""
+    temperature: float = 1.0
+    """Of the mixture: shares go with weight^(1/temperature), so that above 1 small corpora come forward."""
     format: Format = SegmentPair()
     """How text becomes rows."""
     length: int = 128
@@ -133,6 +137,7 @@ def check(config: Config) -> None:
     if optim.clip_norm is not None and optim.clip_norm <= 0:
         raise ValueError(f"optim.clip_norm={optim.clip_norm} must be above 0, or none for no clipping")
     check_attention(config.model, packed=data.format.packed)
+    check_mixture(data)
     for number, phase in enumerate(train.phases):
         for name, value in vars(phase).items():
             if value < 1:
@@ -144,6 +149,28 @@ def check(config: Config) -> None:
         )
     most = max(train.microbatches, *(phase.microbatches for phase in train.phases), 1)
     tasks_lib.check(config.tasks, config.model, data.format, most)
+
+
+def check_mixture(data: DataConfig) -> None:
+    """Refuses corpora that are none, or weights that are not theirs."""
+    names = corpus_names(data.corpus)
+    if not names:
+        raise ValueError(
+            "data.corpus is empty: name a folder written by python -m bertjax prepare, or synthetic"
+        )
+    if len(set(names)) < len(names):
+        raise ValueError(
+            f"data.corpus={data.corpus} names one twice: give it a greater share by data.weights"
+        )
+    if data.weights and len(data.weights) != len(names):
+        raise ValueError(
+            f"data.weights has {len(data.weights)} values and data.corpus {len(names)}: give each corpus one, or none"
+        )
+    if min(data.weights, default=1.0) <= 0 or data.temperature <= 0:
+        raise ValueError(
+            f"data.weights={','.join(map(str, data.weights))} and data.temperature={data.temperature} "
+            f"must be above 0: leave a corpus out instead"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,8 +198,16 @@ def stages(config: Config) -> list[Stage]:
 def open_rows(config: Config, split: str) -> Examples:
     """The rows of a split; held-out ones do not depend on the seed of the run."""
     data, seed = config.data, config.train.seed if split == "train" else 0
-    vocab = config.model.vocab
-    return open_examples(data.corpus, split, format=data.format, length=data.length, seed=seed, vocab=vocab)
+    return open_examples(
+        data.corpus,
+        split,
+        format=data.format,
+        length=data.length,
+        seed=seed,
+        vocab=config.model.vocab,
+        weights=data.weights,
+        temperature=data.temperature,
+    )
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -219,7 +254,8 @@ def claim(workdir: str, config: Config, corpus: str) -> None:
             )
     if jax.process_index() == 0:
         record = {"config": to_dict(config), "fingerprint": mine, "digest": settings.digest(mine)}
-        tokenizer, partial = pathlib.Path(config.data.corpus) / "tokenizer", path.with_suffix(".partial")
+        tokenizer = pathlib.Path(corpus_names(config.data.corpus)[0]) / "tokenizer"
+        partial = path.with_suffix(".partial")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if tokenizer.is_dir():

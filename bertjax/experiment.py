@@ -17,7 +17,8 @@ from typing import Any
 from absl import flags, logging
 
 from bertjax import settings
-from bertjax.config import CHOICES, Config, DataConfig, Phase, check
+from bertjax.config import CHOICES, Config, Phase, check
+from bertjax.data.open import SYNTHETIC, corpus_names
 from bertjax.sharding import MeshConfig
 
 MODES = {
@@ -193,7 +194,9 @@ def smoke(config: Config) -> Config:
         dtype="float32",
         init=None,
     )
-    data = dataclasses.replace(config.data, corpus=DataConfig().corpus, length=32)
+    corpora = range(len(corpus_names(config.data.corpus)))
+    made_up = ",".join(f"{SYNTHETIC}:{number}" for number in corpora) if len(corpora) > 1 else SYNTHETIC
+    data = dataclasses.replace(config.data, corpus=made_up, length=32)
     optim = dataclasses.replace(config.optim, warmup_steps=2)
     ends = range(2, 2 * len(config.train.phases) + 1, 2)
     phases = tuple(Phase(until=end, length=16, batch_size=SMOKE_ROWS) for end in ends)

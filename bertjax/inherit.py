@@ -2,7 +2,7 @@
 
 `model.init=WORKDIR` starts from the newest checkpoint of that run instead of random numbers. Step, optimizer and
 schedule start anew. Encoders must be of one shape, but for two tables; heads that both have are taken over, others
-start fresh.
+start fresh, and so does a pooler that the source lacks.
 
     tokens      matched by name, where the two runs have tokenizers, else by number. A new token starts at the mean of
                 all old ones plus noise of a tenth of their spread, and so does its bias at the mean: at first it is
@@ -20,13 +20,17 @@ from typing import Any
 import jax
 import numpy as np
 
+from bertjax import settings
 from bertjax.checkpoint import Checkpoints
-from bertjax.config import Config, read_workdir
+from bertjax.config import CHOICES, Config, read_workdir
 from bertjax.data.corpus import Vocabulary
+from bertjax.data.open import corpus_names
+from bertjax.layers.config import EncoderConfig
 from bertjax.models.stacking import stack_layers, unstack_layers
 from bertjax.sharding import Declared
 from bertjax.types import Int, Tree
 
+ENCODER, POOLER = "encoder/", "encoder/pooler/"
 NEW = -1  # the old number of a token that the old vocabulary lacks
 NOISE = 0.1  # of the spread of old embeddings, around their mean
 
@@ -39,6 +43,7 @@ class Source:
     tokens: int  # in its vocabulary
     about: str
     tokenizer: Any = None  # None for made-up text, whose tokens are but numbers
+    model: EncoderConfig | None = None
 
 
 def open_source(workdir: str, *, scan: bool) -> Source:
@@ -50,7 +55,7 @@ def open_source(workdir: str, *, scan: bool) -> Source:
     tree = (stack_layers if scan else unstack_layers)(Checkpoints(workdir).load_params(step))
     tokenizer = open_tokenizer(workdir)
     size = config.model.vocab if tokenizer is None else tokenizer.vocabulary.size
-    return Source(flat(jax.device_get(tree)), size, f"{workdir} at step {step}", tokenizer)
+    return Source(flat(jax.device_get(tree)), size, f"{workdir} at step {step}", tokenizer, config.model)
 
 
 def open_tokenizer(folder: str) -> Any:
@@ -70,11 +75,12 @@ def inherit(
 
     `declared` tells the axes of the run's parameters, `shapes` their shapes.
     """
-    rows = token_rows(source, open_tokenizer(config.data.corpus), vocabulary)
+    rows = token_rows(source, open_tokenizer(corpus_names(config.data.corpus)[0]), vocabulary)
     axes = {path: box.names for path, box in flat(declared, leaf=Declared).items()}
     random = np.random.default_rng(config.train.seed)
-    taken, fresh = {}, []
-    for path, want in flat(shapes).items():
+    taken, fresh, wanted = {}, [], flat(shapes)
+    odd = [path for path in source.parameters if path.startswith(ENCODER) and path not in wanted]
+    for path, want in wanted.items():
         old = source.parameters.get(path)
         if old is not None and axes[path][0] == "vocab":
             old = new_rows(old[: source.tokens], rows, want.shape[0], random)
@@ -82,18 +88,46 @@ def inherit(
             old = old[np.arange(want.shape[0]) % len(old)]
         if old is not None and old.shape == want.shape:
             taken[path] = old
-        elif path.startswith("encoder/"):
-            found = "missing" if old is None else f"of shape {list(old.shape)}"
-            raise ValueError(
-                f"model.init: {path} of shape {list(want.shape)} is {found} in {source.about}: "
-                f"use the model settings of that run"
-            )
+        elif path.startswith(ENCODER) and not path.startswith(POOLER):
+            odd.append(path)
         else:
-            fresh.append(path.split("/")[0].removeprefix("heads_").removeprefix("rewriters_"))
+            fresh.append("pooler" if path.startswith(POOLER) else _head(path))
+    if odd:
+        here, there = (
+            f"of shape {list(arrays[odd[0]].shape)}" if odd[0] in arrays else "missing"
+            for arrays in (wanted, source.parameters)
+        )
+        raise ValueError(
+            f"model.init: {odd[0]} is {there} in {source.about} and {here} in this run: "
+            f"use the model settings of that run{_other_settings(source, config)}"
+        )
     new = int((rows == NEW).sum())
     words = f"{len(rows) - new:,} of {source.tokens:,} tokens, {new:,} new ones start near their mean"
     heads = f"; fresh heads: {', '.join(dict.fromkeys(fresh))}" if fresh else ""
     return taken, f"from {source.about}: {len(taken)} arrays, {words}{heads}"
+
+
+def _head(path: str) -> str:
+    """The task of a parameter that is not the encoder's."""
+    return path.split("/")[0].removeprefix("heads_").removeprefix("rewriters_")
+
+
+def _other_settings(source: Source, config: Config) -> str:
+    """What may be the reason that arrays differ."""
+    if source.model is None:
+        return ""
+    ours, theirs = (settings.to_dict(model, CHOICES) for model in (config.model, source.model))
+    for name in (
+        "init",
+        "vocab",
+        "max_length",
+        "dtype",
+        "scan",
+        "remat",
+    ):  # which change no array, or one that may change
+        del ours[name], theirs[name]
+    different = list(settings.differences(ours, theirs, "model"))
+    return f" ({'; '.join(different[:3])})" if different else ""
 
 
 def token_rows(source: Source, tokenizer: Any, vocabulary: Vocabulary) -> Int[np.ndarray, "tokens"]:

@@ -14,7 +14,7 @@ import dataclasses
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -155,6 +155,17 @@ class Part:
     program: Program
     loader: Loader  # its batches are counted from the first step of the part
     heldout: Loader
+    before: Mapping[str, float]  # tokens that earlier parts took from each source of a mixture
+
+    def seen(self, step: int) -> dict[str, float]:
+        """Tokens that the run has taken from each source of a mixture up to a step of this part."""
+        own = self.loader.seen(step - self.first)
+        return {name: self.before.get(name, 0.0) + source["tokens"] for name, source in own.items()}
+
+    def results(self, step: int, values: Mapping[str, float]) -> dict[str, float]:
+        """What an evaluation has found, and how much of each source had been read by then."""
+        heldout = {f"heldout_{name}": value for name, value in values.items()}
+        return heldout | {f"tokens_seen/{name}": tokens for name, tokens in self.seen(step).items()}
 
 
 def train(config: Config, workdir: str, finish: Finish = lambda values: values) -> bool:
@@ -184,13 +195,13 @@ def train(config: Config, workdir: str, finish: Finish = lambda values: values) 
             with part.program.active():
                 state, values = run(part, state, journal, checkpoints, stop)
         checkpoints.wait()
-        journal.finish(finish({f"heldout_{name}": value for name, value in values.items()}), step=last)
+        journal.finish(finish(left[-1].results(last, values)), step=last)
     return True
 
 
 def open_parts(config: Config) -> list[Part]:
     """All of them before the first begins, so that what cannot be run is told at once."""
-    parts = []
+    parts: list[Part] = []
     for stage in stages(config):
         try:
             rows, heldout = open_rows(stage.config, "train"), open_rows(stage.config, "heldout")
@@ -201,7 +212,8 @@ def open_parts(config: Config) -> list[Part]:
             raise ValueError(f"train.phases, steps {stage.first} to {stage.last}: {error}") from error
         size, seed = stage.config.train.batch_size, config.train.seed
         loaders = Loader(rows, size, seed), Loader(heldout, size, seed=0, shuffle=False)
-        parts.append(Part(stage.first, stage.last, program, *loaders))
+        before = parts[-1].seen(stage.first) if parts else {}
+        parts.append(Part(stage.first, stage.last, program, *loaders, before))
     return parts
 
 
@@ -239,7 +251,7 @@ def run(
             if evaluating:
                 with journal.pause():
                     values = evaluate(program, eval_step, state.params, part.heldout)
-                    journal.log(done, {f"heldout_{name}": value for name, value in values.items()})
+                    journal.log(done, part.results(done, values))
             if saving:
                 with journal.pause():
                     checkpoints.save(state)
@@ -285,6 +297,11 @@ def describe_part(part: Part) -> str:
     whole = part.last - part.first == settings.steps
     steps = f"{settings.steps:,} steps" if whole else f"steps {part.first:,} to {part.last:,}"
     epochs = (part.last - part.first) / loader.steps_per_epoch
+    sources = loader.seen(part.last - part.first)
+    total = sum(source["rows"] for source in sources.values())
+    shares = (
+        f"{n} {s['rows'] / total:.1%} of the rows, {s['epochs']:.2f} epochs" for n, s in sources.items()
+    )
     return "\n".join(
         (
             f"attention   {explain(config.model, mesh.devices.flat[0].platform, length=length)}",
@@ -292,6 +309,7 @@ def describe_part(part: Part) -> str:
             f"{microbatches}, {share} rows a device at a time",
             f"data        {len(loader.examples):,} rows an epoch, {loader.examples.efficiency:.1%} full; "
             f"{steps} are {epochs:.2f} epochs",
+            *([f"mixture     {'; '.join(shares)}"] if sources else []),
         )
     )
 

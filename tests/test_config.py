@@ -22,6 +22,7 @@ FREE = {
     "data.threads",
     "data.ahead",
     "train.microbatches",
+    "train.phases.0.microbatches",
     "train.log_every",
     "train.eval_every",
     "train.eval_batches",
@@ -132,9 +133,12 @@ def other(value: Any) -> Any:
     return f"{value}x" if isinstance(value, str) else (*value, Phase(until=3, length=9, batch_size=8))
 
 
-@pytest.mark.parametrize("path", leaves(tiny()))
+PHASED = tiny("train.phases=4:10:8")
+
+
+@pytest.mark.parametrize("path", leaves(PHASED))
 def test_a_resumed_run_may_change_where_it_runs_and_nothing_that_it_computes(path: str) -> None:
-    config = tiny()
+    config = PHASED
     value = other(leaves(config)[path])
     after = changed(config, path.split("."), value)
     assert leaves(after) != leaves(config)
@@ -231,6 +235,11 @@ def test_settings_that_fit_only_together_may_come_in_any_order() -> None:
             (f"train.{name}=0", f"train.{name}=0 must be at least 1$")
             for name in ("steps", "keep", "microbatches")
         ),
+        ("data.corpus=", "data.corpus is empty: name a folder"),
+        ("data.corpus=a,b,a", "data.corpus=a,b,a names one twice: give it a greater share by data.weights"),
+        ("data.weights=1,2", "data.weights has 2 values and data.corpus 1: give each corpus one, or none"),
+        ("data.weights=-1", "data.weights=-1.0 and data.temperature=1.0 must be above 0"),
+        ("data.temperature=0", "data.weights= and data.temperature=0.0 must be above 0"),
         ("train.batch_size=-8", "train.batch_size=-8 must be at least 1$"),
         ("train.log_every=0", "train.log_every=0 must be at least 1$"),
         ("train.eval_batches=0", "train.eval_batches=0 must be at least 1$"),

@@ -112,9 +112,10 @@ def test_a_run_that_learns_nothing_more_is_as_good_as_its_source(
 @pytest.mark.parametrize(
     "settings, message",
     [
-        (["model.width=48"], "of shape [24] in"),
+        (["model.width=48"], "model.width: 24 there, 48 here"),
         (["model.layers=3"], "is missing in"),
-        (["model.layers=3", "model.scan=true"], "use the model settings of that run"),
+        (["model.layers=3", "model.scan=true"], "of that run (model.layers: 2 there, 3 here)"),
+        (["model.position=rope"], "model.position"),
     ],
 )
 def test_another_encoder_is_refused(first: pathlib.Path, settings: list[str], message: str) -> None:

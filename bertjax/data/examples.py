@@ -121,6 +121,15 @@ class Examples(abc.ABC):
             indices[here] = permute(positions[here], self.size, mix(seed, _ORDER, int(epoch)))
         return epochs, indices
 
+    def once(self, positions: Int[np.ndarray, "B"]) -> Int[np.ndarray, "B"]:
+        """Indices in the order in which an evaluation goes through them."""
+        return positions
+
+    def seen(self, rows: int, seed: int) -> dict[str, dict[str, float]]:
+        """What a training stream takes from each source in its first rows; nothing where there is but one."""
+        del rows, seed
+        return {}
+
     def rows(self, epochs: Sequence[int] | np.ndarray, indices: Sequence[int] | np.ndarray) -> Rows:
         """The rows asked for, one below the other; index -1 gives an empty row."""
         shape = (len(indices), self.length)

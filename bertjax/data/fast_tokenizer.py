@@ -64,11 +64,13 @@ class FastTokenizer(Tokenizer):
         self._splitting = Fast.from_str(files["tokenizer.json"].decode())
         self._splitting.no_padding()
         self._splitting.no_truncation()
-        added = self.fast.get_added_tokens_decoder().values()
-        self._names = [token.content for token in added]
+        added = list(self.fast.get_added_tokens_decoder().values())
+        # Those that are normalised are looked for after the text has been split at the others.
+        self._names = [token.content for token in added if not token.normalized]
         exact = not any(
-            token.normalized or token.lstrip or token.rstrip or token.single_word for token in added
+            token.lstrip or token.rstrip or token.single_word for token in added if not token.normalized
         )
+        exact = exact and not any(token.special and token.normalized for token in added)
         ends = [name for name in SPECIAL["sep"] if name in self._names]
         # With Unigram and Metaspace what begins a string may be encoded otherwise than what follows a token.
         self._separator = ends[0] if ends and exact and self.kind in ("wordpiece", "byte_bpe") else None
@@ -146,7 +148,9 @@ class FastTokenizer(Tokenizer):
 
     def save(self, folder: str) -> None:
         super().save(folder)
-        if self.kind == "wordpiece":  # what every other BERT reads, too
+        added = self.fast.get_added_tokens_decoder().values()
+        # What every other BERT reads, too; it cannot tell words that are matched as a whole only.
+        if self.kind == "wordpiece" and all(token.special for token in added):
             names = self.tokens(range(self.vocabulary.size))
             with open(os.path.join(folder, "vocab.txt"), "w", encoding="utf-8", newline="\n") as file:
                 file.writelines(f"{name}\n" for name in names)

@@ -3,8 +3,8 @@
 Row r of step s is number g = s * batch_size + r of one stream of rows. A training stream goes through all
 examples in another order each epoch, for ever: epoch g // n, position g % n, and a keyed permutation of the
 positions (`Examples.order`). An evaluation stream (`shuffle=False`) goes through them once, in their own
-order, epoch 0, and is filled up with empty rows (mask False throughout, example_id -1), so it also has a
-last batch of full size.
+order (`Examples.once`), epoch 0, and is filled up with empty rows (mask False throughout, example_id -1), so
+it also has a last batch of full size.
 
 Nothing is remembered, so a run that resumes at step s asks for step s, and each process builds only the
 rows that its devices hold: the global batch is the same for any number of processes.
@@ -44,6 +44,10 @@ class Loader:
         """Batches in which every example goes by once; the last one of an evaluation may be partly empty."""
         return -(-len(self.examples) // self.batch_size)
 
+    def seen(self, steps: int) -> dict[str, dict[str, float]]:
+        """Rows, epochs and tokens that each source of a mixture supplies in so many steps; empty without one."""
+        return self.examples.seen(steps * self.batch_size, self.seed)
+
     def rows(self, step: int, start: int, stop: int) -> Rows:
         """Rows [start, stop) of the global batch of that step."""
         if not 0 <= start <= stop <= self.batch_size or step < 0:
@@ -52,7 +56,9 @@ class Loader:
         if self.shuffle:
             epochs, indices = self.examples.order(numbers, self.seed)
         else:
-            epochs, indices = np.zeros_like(numbers), np.where(numbers < len(self.examples), numbers, -1)
+            there = numbers < len(self.examples)
+            epochs, indices = np.zeros_like(numbers), np.full_like(numbers, -1)
+            indices[there] = self.examples.once(numbers[there])
         return self.examples.rows(epochs, indices)
 
     def place(self, step: int, mesh: Mesh, rules: str) -> Batch:

@@ -26,7 +26,7 @@ from bertjax.types import Int
 __all__ = ["Mixture"]
 
 _PERIOD = 1 << 16
-_SOURCES = 2  # purpose of a hash
+_SOURCES, _ONCE = 2, 3  # purposes of hashes
 
 
 class Mixture(Examples):
@@ -47,7 +47,7 @@ class Mixture(Examples):
         first = self.sources[0]
         self.vocabulary, self.length, self.labelled = first.vocabulary, first.length, first.labelled
         self.segmented, self.packed = first.segmented, first.packed
-        self.digest = digest([[name, source.digest, self.shares[name]] for name, source in sources.items()])
+        self.digest = digest([[source.digest, self.shares[name]] for name, source in sources.items()])
         self.bounds = np.cumsum(
             [0, *(len(source) for source in self.sources)]
         )  # of each source's example ids
@@ -77,6 +77,10 @@ class Mixture(Examples):
             epochs[here], own = source.order(turns[here], mix(seed, _SOURCES, number))
             indices[here] = own + self.bounds[number]
         return epochs, indices
+
+    def once(self, positions: Int[np.ndarray, "B"]) -> Int[np.ndarray, "B"]:
+        """All sources mixed, so that an evaluation that ends early has read of all of them."""
+        return permute(positions, self.size, mix(0, _ONCE))
 
     def fill(self, rows: Rows, where: Ints, epochs: Ints, indices: Ints) -> None:
         """Writes each example of the source that its number belongs to."""

@@ -1,4 +1,4 @@
-"""Training a tokenizer: WordPiece, byte-level BPE, SentencePiece Unigram or BPE, the same every time.
+"""Training a tokenizer: WordPiece, byte-level BPE, SentencePiece Unigram or BPE, or more words for one; always alike.
 
 Deterministic by construction, not by luck:
 - The text is a sample of documents, those with the lowest hashes up to `sample_mb`, in the order of the
@@ -29,6 +29,7 @@ import numpy as np
 
 from bertjax import settings
 from bertjax.data.encode import document_id
+from bertjax.data.extend import extend
 from bertjax.data.fast_tokenizer import FastTokenizer, add_special_tokens, wordpiece_json
 from bertjax.data.files import read_stamp, replace_file, write_stamp
 from bertjax.data.progress import Progress
@@ -51,6 +52,8 @@ class TokenizerOptions(SourceOptions):
 
     out: str = ""
     """The folder of the tokenizer."""
+    extend: str | None = None
+    """A WordPiece tokenizer, or a run or corpus with one, that keeps its tokens and gets whole words of the input."""
     kind: Literal["wordpiece", "byte_bpe", "sentencepiece", "sentencepiece_bpe"] = "wordpiece"
     """BERT's WordPiece, RoBERTa's byte-level BPE, or SentencePiece (Unigram as ALBERT's, or BPE)."""
     vocab: int = 30522
@@ -62,7 +65,7 @@ class TokenizerOptions(SourceOptions):
     coverage: float = 0.9999
     """Share of the text's characters that the alphabet covers, the rest being unknown; bytes need none."""
     min_frequency: int = 2
-    """WordPiece and byte-level BPE: how often a pair must occur to be merged."""
+    """WordPiece and byte-level BPE: how often a pair must occur to be merged, or a word to be added."""
     sample_mb: int = 64
     """Megabytes of text to train on, drawn evenly from all of it."""
     workers: int | None = None
@@ -76,6 +79,10 @@ def train_tokenizer(options: TokenizerOptions) -> Tokenizer:
     described = {
         name: value for name, value in dataclasses.asdict(options).items() if name not in ("out", "workers")
     }
+    old = None
+    if options.extend is not None:
+        old = _extended(options, options.extend)
+        described["extend"] = old.digest
     described["input"] = list(options.input)
     stamp = settings.digest([source.stamp for source in sources])
     if os.path.isdir(options.out) and os.listdir(options.out):
@@ -83,7 +90,10 @@ def train_tokenizer(options: TokenizerOptions) -> Tokenizer:
     text, counts = _sample(options, sources)
     if not text:
         raise ValueError(f"input {', '.join(options.input)}: no document to train on: give more text")
-    tokenizer = _TRAINERS[options.kind](text, options)
+    if old is not None:
+        tokenizer = extend(old, text, options.vocab, options.min_frequency)
+    else:
+        tokenizer = _TRAINERS[options.kind](text, options)
     size = tokenizer.vocabulary.size
     if size != options.vocab:
         raise ValueError(
@@ -98,7 +108,8 @@ def train_tokenizer(options: TokenizerOptions) -> Tokenizer:
         "tokenizer": tokenizer.digest,
     }
     _save(tokenizer, record, stamp, options.out)
-    print(f"tokenizer {options.out}: {options.kind}, {size:,} tokens, from {len(text):,} documents")
+    new = "" if old is None else f", {size - old.vocabulary.size:,} of them new words"
+    print(f"tokenizer {options.out}: {options.kind}, {size:,} tokens{new}, from {len(text):,} documents")
     return tokenizer
 
 
@@ -117,6 +128,27 @@ def _check(options: TokenizerOptions) -> None:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise ValueError(f"{name}={value}: it must be at least 1")
+
+
+def _extended(options: TokenizerOptions, path: str) -> Tokenizer:
+    """The tokenizer that gets new words; it decides what else could be asked for."""
+    below = os.path.join(path, "tokenizer")
+    old = load(below if os.path.isdir(below) else path)
+    if old.kind != "wordpiece":
+        raise ValueError(f"extend={path} is a {old.kind} tokenizer: only wordpiece can be extended")
+    for field in dataclasses.fields(options):
+        if field.name in ("kind", "lowercase", "split_cjk", "coverage"):
+            if (value := getattr(options, field.name)) != field.default:
+                raise ValueError(
+                    f"{field.name}={value}: extend={path} keeps its own, leave out --{field.name}"
+                )
+    size = old.vocabulary.size
+    if options.vocab <= size:
+        raise ValueError(
+            f"vocab={options.vocab} leaves no room beside the {size} tokens of extend={path}: "
+            f"use --vocab={size + 1000} to add 1000"
+        )
+    return old
 
 
 def _finished(out: str, described: dict[str, Any], sources: list[Source], stamp: str) -> Tokenizer:
