@@ -9,6 +9,7 @@ TOOLS = {
     "tokenizer": "train a WordPiece, SentencePiece or byte-level BPE vocabulary",
     "prepare": "turn text into a tokenised corpus",
     "predict": "use a trained model: fill-mask",
+    "bench": "measure what parts of a model cost: attention",
 }
 
 

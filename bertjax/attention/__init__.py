@@ -58,7 +58,12 @@ def _compress_nothing(own: Tree, full: Tree) -> Tree:
 ATTENTIONS: dict[str, Variant] = {
     "full": Variant(Full(), FullAttention, 2_362_368, exact=lambda c: Full()),
     "window": Variant(
-        Window(), WindowAttention, 2_362_368, Window(2), exact=lambda c: Window(2 * c.max_length)
+        Window(),
+        WindowAttention,
+        2_362_368,
+        Window(2),
+        exact=lambda c: Window(2 * c.max_length),
+        linear=True,
     ),
     "local_global": Variant(
         LocalGlobal(),
@@ -74,6 +79,7 @@ ATTENTIONS: dict[str, Variant] = {
         Longformer(size=2, slots=2),
         exact=lambda c: Longformer(size=2 * c.max_length),
         adapt=_with_global_projections,
+        linear=True,
     ),
     "bigbird": Variant(
         BigBird(),
@@ -81,6 +87,7 @@ ATTENTIONS: dict[str, Variant] = {
         2_362_368,
         BigBird(1, 1, plans=1),
         exact=lambda c: BigBird(1, random=c.max_length, plans=1),
+        linear=True,
     ),
     "talking_heads": Variant(
         TalkingHeads(), TalkingHeadsAttention, 2_362_656, exact=lambda c: TalkingHeads(), adapt=_silent_heads
@@ -110,10 +117,13 @@ ATTENTIONS: dict[str, Variant] = {
         bias=False,
         exact=lambda c: Linformer(rank=c.max_length),
         adapt=_compress_nothing,
+        linear=True,
     ),
-    "performer": Variant(Performer(), PerformerAttention, 2_362_368, Performer(16), causal=False, bias=False),
-    "linear": Variant(Linear(), LinearAttention, 2_362_368, bias=False),
-    "cosformer": Variant(Cosformer(), CosformerAttention, 2_362_368, rotate=False, bias=False),
+    "performer": Variant(
+        Performer(), PerformerAttention, 2_362_368, Performer(16), causal=False, bias=False, linear=True
+    ),
+    "linear": Variant(Linear(), LinearAttention, 2_362_368, bias=False, linear=True),
+    "cosformer": Variant(Cosformer(), CosformerAttention, 2_362_368, rotate=False, bias=False, linear=True),
     "nystroem": Variant(
         Nystroem(),
         NystroemAttention,
@@ -123,6 +133,7 @@ ATTENTIONS: dict[str, Variant] = {
         causal=False,
         bias=False,
         exact=lambda c: Nystroem(landmarks=c.max_length, convolution=None),
+        linear=True,
     ),
     "synthesizer": Variant(
         Synthesizer(),
@@ -133,10 +144,19 @@ ATTENTIONS: dict[str, Variant] = {
     ),
     "gated_unit": Variant(GatedUnit(), GatedUnitAttention, 7_183_744, bias=False, feedforward=False),
     "fourier": Variant(
-        Fourier(), FourierAttention, 0, segments=False, causal=False, rotate=False, bias=False
+        Fourier(),
+        FourierAttention,
+        0,
+        segments=False,
+        causal=False,
+        rotate=False,
+        bias=False,
+        linear=True,
     ),
     "mixer": Variant(Mixer(), MixerAttention, 851_968, rotate=False, bias=False),
-    "feedforward_only": Variant(FeedforwardOnly(), FeedforwardOnlyAttention, 0, rotate=False, bias=False),
+    "feedforward_only": Variant(
+        FeedforwardOnly(), FeedforwardOnlyAttention, 0, rotate=False, bias=False, linear=True
+    ),
     "state_space": Variant(
         StateSpace(),
         StateSpaceAttention,
@@ -145,6 +165,7 @@ ATTENTIONS: dict[str, Variant] = {
         causal=False,
         rotate=False,
         bias=False,
+        linear=True,
     ),
     "hybrid": Variant(
         Hybrid(),

@@ -133,6 +133,7 @@ class Variant:
     bias: bool = True  # takes positions that add to the scores
     feedforward: bool = True  # stands beside a feed-forward part; False for what takes its place as well
     relative: bool = False  # takes, and needs, positions that are a vector per distance
+    linear: bool = False  # time and memory grow with the length, not with its square
     exact: Callable[[EncoderConfig], AttentionOptions] | None = (
         None  # the setting that equals full attention ...
     )

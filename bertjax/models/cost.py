@@ -14,11 +14,11 @@ a scan once, and all of a padded row.
 import dataclasses
 import functools
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from bertjax import sharding
 from bertjax.attention import Context, variant_of
@@ -64,26 +64,45 @@ def stack_flops(config: EncoderConfig, length: int) -> float:
 
 
 def count_products(program: Any) -> float:
-    """Operations of the matrix products and Fourier transforms of a traced program, loops included."""
+    """Operations of the matrix products, convolutions and Fourier transforms of a traced program, loops included.
+
+    A product of [m k] and [k n] counts 2 m k n, a transform over N points 5 N log2 N, a loop its body times its length.
+    """
     total = 0.0
     for step in program.eqns:
         shapes = [tuple(v.aval.shape) for v in step.invars if hasattr(v.aval, "shape")]
+        made = math.prod(step.outvars[0].aval.shape) if step.outvars else 0
         match step.primitive.name:
             case "dot_general":
                 (summed, _), _ = step.params["dimension_numbers"]
-                terms = math.prod(shapes[0][i] for i in summed)
-                total += 2 * terms * math.prod(step.outvars[0].aval.shape)
+                total += 2 * made * math.prod(shapes[0][i] for i in summed)
             case "conv_general_dilated":
                 output = step.params["dimension_numbers"].rhs_spec[0]
-                kernel = math.prod(shapes[1]) // shapes[1][output]
-                total += 2 * kernel * math.prod(step.outvars[0].aval.shape)
+                total += 2 * made * (math.prod(shapes[1]) // shapes[1][output])
             case "fft":
-                lengths = math.prod(step.params["fft_lengths"])
-                total += 5 * math.prod(shapes[0]) * np.log2(max(lengths, 2))
+                points = math.prod(step.params["fft_lengths"])
+                total += 5 * max(math.prod(shapes[0]), made) * math.log2(points)
             case "cond":  # as if it always took its longest way
                 total += max(count_products(branch.jaxpr) for branch in step.params["branches"])
+            case "scan":
+                total += step.params["length"] * count_products(step.params["jaxpr"].jaxpr)
             case name:
-                times = step.params["length"] if name == "scan" else 1
-                inner = [v for v in step.params.values() if hasattr(v, "eqns") or hasattr(v, "jaxpr")]
-                total += times * sum(count_products(getattr(v, "jaxpr", v)) for v in inner)
+                inside = sum(count_products(inner) for inner in programs_in(tuple(step.params.values())))
+                if inside and name == "while":
+                    raise ValueError(
+                        "a while loop does not say how often it runs its matrix products: use a scan, or a "
+                        "fori_loop between fixed bounds"
+                    )
+                total += inside
     return total
+
+
+def programs_in(value: Any) -> Iterator[Any]:
+    """The programs that a call carries: of jit, remat, custom derivatives."""
+    if hasattr(value, "eqns"):
+        yield value
+    elif hasattr(value, "jaxpr"):
+        yield value.jaxpr
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from programs_in(item)

@@ -1,5 +1,7 @@
 """The operations that are read off the program against a count by hand."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -89,24 +91,52 @@ def test_variants_have_their_price_without_a_formula():
     assert stack_flops(small(attention=GroupedQuery(groups=1)), C) == by_hand() - fewer
 
 
+def products(function, *arguments):
+    return count_products(jax.make_jaxpr(function)(*arguments).jaxpr)
+
+
+def shape(*sizes):
+    return jax.ShapeDtypeStruct(sizes, jnp.float32)
+
+
+@jax.custom_vjp
+def product(x, y):
+    return x @ y
+
+
+product.defvjp(lambda x, y: (x @ y, (x, y)), lambda saved, grad: (grad @ saved[1].T, saved[0].T @ grad))
+
+
 def test_products_inside_of_everything_are_counted():
-    x, w = jnp.ones((2, 3)), jnp.ones((3, 3))
+    x, y, one = shape(3, 5), shape(5, 7), 2 * 3 * 5 * 7
+    assert products(jnp.matmul, x, y) == one
+    assert products(lambda x, y: jnp.einsum("bij,bjk->bik", x, y), shape(4, 3, 5), shape(4, 5, 7)) == 4 * one
+    assert products(lambda x, y: x + y, x, x) == 0
+    for inside in (jax.jit(jnp.matmul), jax.checkpoint(jnp.matmul), product):
+        assert products(inside, x, y) == one
+    assert products(jax.grad(lambda x, y: (product(x, y) ** 2).sum(), (0, 1)), x, y) == 3 * one
 
-    @jax.custom_vjp
-    def own(x):
-        return x @ w
 
-    own.defvjp(lambda x: (own(x), x), lambda x, g: (g,))
+def test_loops_count_as_often_as_they_run():
+    x, w, one = shape(3, 5), shape(5, 5), 2 * 3 * 5 * 5
+    scan = lambda x, w: jax.lax.scan(lambda carry, _: (carry @ w, None), x, length=11)[0]  # noqa: E731
+    assert products(scan, x, w) == 11 * one
+    longer = lambda x, w: jax.lax.cond(x.sum() > 0, lambda: x @ w @ w, lambda: x)  # noqa: E731
+    assert products(longer, x, w) == 2 * one
+    fixed = lambda x, w: jax.lax.fori_loop(0, 4, lambda _, x: x @ w, x)  # noqa: E731
+    assert products(fixed, x, w) == 4 * one
+    idle = lambda x: jax.lax.while_loop(lambda x: x.sum() < 9, lambda x: x + 1, x)  # noqa: E731
+    assert products(idle, x) == 0
+    endless = lambda x, w: jax.lax.while_loop(lambda x: x.sum() < 9, lambda x: x @ w, x)  # noqa: E731
+    with pytest.raises(ValueError, match="while loop"):
+        products(endless, x, w)
 
-    def program(x):
-        x = jax.lax.scan(lambda carry, _: (carry @ w, None), x, None, length=5)[0]  # five times
-        x = jax.checkpoint(lambda x: x @ w)(x)
-        x = jax.jit(lambda x: own(x))(x)
-        return jax.lax.cond(x.sum() > 0, lambda x: x @ w @ w, lambda x: x, x)  # the longer way
 
-    assert count_products(jax.make_jaxpr(program)(x).jaxpr) == (5 + 1 + 1 + 2) * 2 * 2 * 3 * 3
-    signal = jnp.ones((2, 8), jnp.complex64)
-    assert count_products(jax.make_jaxpr(jnp.fft.fft)(signal).jaxpr) == 5 * 16 * 3
+def test_convolutions_and_transforms_are_counted():
+    convolve = lambda x, w: jax.lax.conv_general_dilated(x, w, (1,), "VALID")  # noqa: E731
+    assert products(convolve, shape(2, 4, 9), shape(6, 4, 3)) == 2 * (2 * 6 * 7) * (4 * 3)
+    assert products(jnp.fft.fft2, shape(2, 8, 16)) == pytest.approx(5 * 2 * 8 * 16 * math.log2(8 * 16))
+    assert products(jnp.fft.fft, shape(2, 8)) == 5 * 16 * 3
 
 
 def test_one_row_is_counted_on_a_mesh_of_eight():

@@ -40,5 +40,5 @@ def test_layer(method: str) -> None:
     )
     positions = jnp.broadcast_to(jnp.arange(length)[None], (2, length))
     context = Context(AttentionMask(valid=jnp.ones((2, length), bool)), positions)
-    ours = Block(config, options).apply({"params": parameters}, jnp.asarray(x), context, False)
+    ours = Block(config, options).apply({"params": parameters}, jnp.asarray(x), context, {}, False)
     np.testing.assert_allclose(ours, array(found), atol=2e-5)
