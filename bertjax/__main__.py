@@ -8,9 +8,12 @@ from bertjax import settings
 TOOLS = {
     "tokenizer": "train a WordPiece, SentencePiece or byte-level BPE vocabulary",
     "prepare": "turn text into a tokenised corpus",
+    "import": "read a published model, of PyTorch or of Google's BERT",
+    "export": "write a model for PyTorch's transformers",
     "predict": "use a trained model: fill-mask",
     "bench": "measure what parts of a model cost: attention",
 }
+MODULES = {"import": "import_weights", "export": "export_weights"}  # of tools that are called otherwise
 
 
 def main(arguments: list[str]) -> int:
@@ -24,7 +27,8 @@ def main(arguments: list[str]) -> int:
     try:
         if arguments[0] not in TOOLS:
             raise ValueError(f"unknown tool {arguments[0]!r}: {settings.suggest(arguments[0], list(TOOLS))}")
-        return importlib.import_module(f"bertjax.tools.{arguments[0]}").main(arguments[1:])
+        module = MODULES.get(arguments[0], arguments[0])
+        return importlib.import_module(f"bertjax.tools.{module}").main(arguments[1:])
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -157,7 +157,7 @@ class Checkpoints:
 
     def survey(self) -> tuple[int | None, list[str]]:
         """The newest step to be trusted, and what is wrong with each that is newer; the same in all processes."""
-        found, faults = 0, []
+        found, faults = -1, []  # step 0 is that of parameters from elsewhere
         if jax.process_index() == 0:
             for step in reversed(self._steps()):
                 fault = self.fault(step)
@@ -167,7 +167,7 @@ class Checkpoints:
                 faults.append(f"step {step} {fault}")
         if jax.process_count() > 1:  # another host may not see the newest files yet
             found = int(multihost_utils.broadcast_one_to_all(np.int32(found)))
-        return found or None, faults
+        return None if found < 0 else found, faults
 
     def verify(self, step: int) -> bool:
         """Whether a step is sealed and every byte of it is what was sealed."""

@@ -21,6 +21,7 @@ from bertjax.data.pairs import SegmentPair
 from bertjax.layers.config import AttentionOptions, EncoderConfig, PositionOptions
 from bertjax.layers.position import POSITIONS
 from bertjax.models.presets import PRESETS
+from bertjax.models.task_heads import HEADS, HeadOptions
 from bertjax.optim import OPTIMIZERS, SCHEDULES, OptimConfig, OptimizerOptions, ScheduleOptions
 from bertjax.sharding import MeshConfig
 from bertjax.tasks import TASKS, Task
@@ -34,6 +35,7 @@ CHOICES: settings.Choices = {
     PositionOptions: {name: scheme.options for name, scheme in POSITIONS.items()},
     Format: FORMATS,
     Task: TASKS,
+    HeadOptions: HEADS,
     MaskingOptions: MASKINGS,
     OptimizerOptions: OPTIMIZERS,
     ScheduleOptions: SCHEDULES,
@@ -110,6 +112,8 @@ class Config:
     """Where rows come from."""
     tasks: tuple[Task, ...] = (Mlm(), Nsp())
     """What is learned, all at once."""
+    heads: tuple[HeadOptions, ...] = ()
+    """Heads that a model came with and no task here learns: predictions and exports use them."""
     optim: OptimConfig = OptimConfig()
     """How parameters move."""
     mesh: MeshConfig = MeshConfig()

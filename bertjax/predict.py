@@ -23,7 +23,7 @@ class Filled:
 
 def fill_mask(bundle: Bundle, texts: Sequence[str], *, top: int = 5) -> list[list[Filled]]:
     """The likeliest tokens at every [MASK] of every text; several gaps of one text are judged independently."""
-    if "mlm" not in bundle.network.heads:
+    if "mlm" not in bundle.model.heads:
         raise ValueError(
             f"this model has no masked-LM head: its tasks are {', '.join(t.name for t in bundle.config.tasks)}"
         )
@@ -70,18 +70,17 @@ def _replace_mask(text: str, gap: int, word: str) -> str:
 
 def _mlm_probabilities(bundle: Bundle, rows: Sequence[np.ndarray]) -> list[np.ndarray]:
     """[L V] for every row, computed in batches of one row a device and of one shape."""
-    program, vocabulary = bundle.program, bundle.tokenizer.vocabulary
-    size, length = program.batch.tokens.shape
+    vocabulary, size, length = bundle.tokenizer.vocabulary, bundle.replicas, bundle.config.data.length
 
     def run(params: object, tokens: jax.Array, mask: jax.Array) -> jax.Array:
         zeros, positions = jnp.zeros_like(tokens), jnp.broadcast_to(jnp.arange(length), tokens.shape)
         row = jnp.arange(size)
         batch = Batch(tokens, mask, zeros, positions, None, {}, example_id=row, epoch=jnp.zeros_like(row))
-        logits = program.network.apply({"params": params}, batch, train=False)["mlm"]
+        logits = bundle.model.apply({"params": params}, batch, train=False)["mlm"]
         return jax.nn.softmax(logits[..., : vocabulary.size])
 
     results: list[np.ndarray] = []
-    with program.active():
+    with bundle.active():
         compiled = jax.jit(run)
         for start in range(0, len(rows), size):
             chunk = rows[start : start + size]

@@ -59,7 +59,7 @@ def build(config: Config, vocabulary: Vocabulary, devices: Any = None, *, segmen
         )
     mesh, rules = sharding.make_mesh(config.mesh, devices), config.mesh.rules
     check_batch(config.train, mesh)
-    network = tasks.make_network(config.tasks, config.model)
+    network = tasks.make_network(config.tasks, config.model, config.heads)
     with sharding.activate(mesh, rules):
         rows, length, format = config.train.batch_size, config.data.length, config.data.format
         batch = abstract_batch(

@@ -83,6 +83,8 @@ def holding(base: type, choice: Any) -> Config:
                 return dataclasses.replace(config, **{path: part})
     if isinstance(choice, config_lib.Task):
         return dataclasses.replace(config, tasks=(choice,))
+    if isinstance(choice, config_lib.HeadOptions):
+        return dataclasses.replace(config, heads=(choice,))
     task = next(t for t in config.tasks if any(k is base for k in settings.field_types(type(t)).values()))
     name = next(name for name, kind in settings.field_types(type(task)).items() if kind is base)
     return dataclasses.replace(config, tasks=(dataclasses.replace(task, **{name: choice}),))

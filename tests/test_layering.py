@@ -18,7 +18,8 @@ GROUND = {"types", "settings", "sharding"}
 MODEL = GROUND | {"layers", "attention", "models"}
 DATA = GROUND | {"data", "metrics", "journal"}
 RUN = MODEL | DATA | {"tasks", "optim", "checkpoint", "config"}
-TOP = {"evaluate", "predict", "plan", "profile", "convert", "report", "bench"}
+WHOLE = RUN | {"inherit", "program", "train", "convert", "bundle"}
+TOP = {"evaluate", "predict", "plan", "profile", "report", "bench"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "types": set(),
@@ -37,12 +38,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "inherit": RUN,
     "program": RUN | {"inherit"},
     "train": RUN | {"program"},
-    "bundle": RUN | {"program"},
-    **{unit: RUN | {"program", "train", "bundle"} | TOP for unit in TOP},
-    "experiment": RUN | {"program", "train", "bundle"} | TOP,
-    "tools": RUN | {"program", "train", "bundle"} | TOP,
+    "convert": RUN | {"inherit"},
+    "bundle": RUN | {"inherit", "convert"},
+    **{unit: WHOLE | TOP for unit in TOP},
+    "experiment": WHOLE | TOP,
+    "tools": WHOLE | TOP,
     "__main__": GROUND | {"tools"},
-    "__init__": set(),
+    "__init__": {"bundle"},
 }
 
 # Frameworks that weights are exchanged with: imported only inside functions, and only there.

@@ -63,6 +63,9 @@ class Full(AttentionOptions):
 class Learned(PositionOptions):
     """A learned vector per absolute position, added to the embeddings."""
 
+    offset: int = 0
+    """Rows of the table before that of the first position, which nothing reads: RoBERTa has 2."""
+
 
 GATED = ("geglu", "swiglu")  # activations with a third matrix
 
@@ -113,12 +116,16 @@ class EncoderConfig:
     """Added to the variance in every norm."""
     activation: Literal["gelu", "gelu_tanh", "relu", "relu2", "silu", "geglu", "swiglu"] = "gelu"
     """Of the feed-forward part and, without its gate, of the masked-LM head."""
+    head_activation: Literal["gelu", "gelu_tanh", "relu", "relu2", "silu"] | None = None
+    """Of the masked-LM head where it has one of its own (RoBERTa: gelu whatever the layers have)."""
     bias: bool = True
     """Matrix products add a vector; those that give logits always do."""
     sharing: Literal["none", "attention", "ffn", "all"] = "none"
     """Parts whose parameters all layers of one kind have in common (ALBERT)."""
     tied: bool = True
     """The masked-LM head reads the token embedding; else it has a matrix of its own."""
+    pooler: bool = True
+    """A layer and a tanh on the first token make the pooled one; without it the first token is pooled as it is."""
     layer_drop: float = 0.0
     """Probability that a training step skips a layer."""
     dropout: float = 0.1

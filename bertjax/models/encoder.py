@@ -3,7 +3,7 @@
 An encoder of one direction reads each sequence from its start or from its end. The one is a causal mask; the other is
 the same mask over the sequence turned round, so that every attention that obeys the first serves the second. Positions
 count from where it starts to read; results stand where their tokens stand. What is pooled is the first token, or where
-that has seen nothing but itself, the last.
+that has seen nothing but itself, the last. BERT passes it through a layer with tanh; many published models have none.
 """
 
 import jax.numpy as jnp
@@ -34,7 +34,8 @@ class Encoder(nn.Module):
         self.stack = Stack(c, self.keep_states)
         if c.block != "post":
             self.final_norm = Norm(c)
-        self.pooler = dense(c, "bd,de->be", (c.width, c.width), ("width", "output"), "head")
+        if c.pooler:
+            self.pooler = dense(c, "bd,de->be", (c.width, c.width), ("width", "output"), "head")
 
     def __call__(
         self,
@@ -73,7 +74,8 @@ class Encoder(nn.Module):
         if c.direction == "left_to_right":
             last = jnp.maximum(batch.mask.sum(1, dtype=jnp.int32) - 1, 0)
             seen = jnp.take_along_axis(x, last[:, None, None], axis=1)[:, 0]
-        return EncoderOutput(hidden=x, pooled=jnp.tanh(self.pooler(seen)), states=states)
+        pooled = jnp.tanh(self.pooler(seen)) if c.pooler else seen
+        return EncoderOutput(hidden=x, pooled=pooled, states=states)
 
 
 def turned(x: Array, order: Int[Array, "B L"] | None, *, axis: int = 1) -> Array:

@@ -43,7 +43,8 @@ class MaskedLmHead(nn.Module):
         x = sharding.shard(x, "batch", "predictions", "act_width")
         shape, axes = (c.width, c.table_width), ("width", "output")
         x = dense(c, "bsd,de->bse", shape, axes, "head", name="transform")(x)
-        return vocabulary_logits(self, Norm(c, name="norm")(ACTIVATIONS[c.activation](x)), table, c)
+        x = Norm(c, name="norm")(ACTIVATIONS[c.head_activation or c.activation](x))
+        return vocabulary_logits(self, x, table, c)
 
 
 def vocabulary_logits(

@@ -28,6 +28,7 @@ from bertjax.data.examples import Format
 from bertjax.layers.config import EncoderConfig
 from bertjax.models import cost
 from bertjax.models.network import Network
+from bertjax.models.task_heads import HeadOptions
 from bertjax.types import Array, Batch, Float, Int, Key, Metrics, UInt
 
 
@@ -107,11 +108,14 @@ def check(tasks: Sequence[Task], model: EncoderConfig, format: Format, microbatc
         task.check(model, format, tasks)
 
 
-def make_network(tasks: Sequence[Task], config: EncoderConfig) -> Network:
-    """The encoder with everything that the tasks put before it and on it."""
+def make_network(tasks: Sequence[Task], config: EncoderConfig, heads: Sequence[HeadOptions] = ()) -> Network:
+    """The encoder with everything that the tasks put before it and on it, and with heads that no task learns."""
     return Network(
         config,
-        heads={name: head for task in tasks for name, head in task.heads(config).items()},
+        heads={
+            **{options.name: options.module(config) for options in heads},
+            **{name: head for task in tasks for name, head in task.heads(config).items()},
+        },
         rewriters={name: module for task in tasks for name, module in task.rewriters(config).items()},
     )
 

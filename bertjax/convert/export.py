@@ -1,0 +1,64 @@
+"""Writing a published folder to its end: files, read back and compared, or nothing."""
+
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from bertjax.convert.card import model_card
+from bertjax.convert.model import Model, heads_of
+from bertjax.convert.parity import report
+from bertjax.convert.reading import read_model
+from bertjax.convert.source import open_source
+from bertjax.convert.writing import (
+    Plan,
+    plan_writing,
+    write_config,
+    write_sentence_modules,
+    write_tensors,
+)
+from bertjax.data.files import check_new, new_folder
+
+
+def export(
+    bundle: Any, out: str, *, workdir: str, family: str | None = None, heads: Sequence[str] = ()
+) -> Iterator[str]:
+    """Writes a bundle as a published folder; the lines say what was done. Nothing is left where it fails."""
+    check_new(out)
+    plan = plan_writing(bundle.opened(), family=family, heads=heads)
+    config = bundle.config
+    yield f"exporting   {plan.class_name} of the family {plan.family.name}, {len(plan.tensors())} tensors"
+    yield from (f"note        {note}" for note in plan.notes)
+    with new_folder(out) as folder:
+        write_config(plan, folder)
+        write_tensors(plan, folder / "model.safetensors")
+        if plan.model.tokenizer is not None:
+            plan.model.tokenizer.save(str(folder))
+        if plan.embed is not None:
+            write_sentence_modules(plan.embed, config.model.width, config.data.length, folder)
+        card = model_card(plan, name=pathlib.Path(out).name, workdir=workdir, step=bundle.step)
+        (folder / "README.md").write_text(card, encoding="utf-8")
+        with open_source(str(folder)) as source:
+            compare(plan, read_model(source, plan.model.tokenizer), str(folder))
+        yield f"read back   {len(plan.model.shapes)} parameters, every bit the same"
+        kinds = {n: k for n, (k, _) in heads_of(bundle.model).items() if not heads or n in heads}
+        pad = plan.config.get("pad_token_id") or 0
+        yield from report(bundle, str(folder), plan.family, plan.class_name, kinds, pad)
+
+
+def compare(plan: Plan, back: Model, folder: str) -> None:
+    """Holds what was written against what there is."""
+    config = plan.model.config.model
+    for path in plan.model.shapes:
+        wanted = plan.model.read(path)
+        if path.startswith("encoder/pooler/") and path not in back.shapes and not wanted.any():
+            continue  # zeros stand for none
+        found = back.read(path) if path in back.shapes else None
+        rows = (
+            config.vocab
+            if path.split("/")[-1] in ("tokens", "table", "bias") and len(wanted) == config.rows
+            else None
+        )
+        if found is None or not np.array_equal(found[:rows], wanted[:rows]):
+            raise ValueError(f"{folder}: {path} was not written as it is: is the disk sound?")

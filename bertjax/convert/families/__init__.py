@@ -1,0 +1,15 @@
+"""Families of published models: one file each, one line each in the registry below, by the model_type they go by."""
+
+from bertjax.convert.families.bert import BERT
+from bertjax.convert.families.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
+from bertjax.convert.family import Family
+
+__all__ = ["FAMILIES"]
+
+# A model that was made here is written in the first of these that can hold it, unless another is asked for.
+FAMILIES: dict[str, Family] = {
+    "bert": BERT,
+    "roberta": ROBERTA,
+    "xlm-roberta": XLM_ROBERTA,
+    "camembert": CAMEMBERT,
+}

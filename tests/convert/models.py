@@ -1,0 +1,63 @@
+"""Small models of every family: config.json files with unusual values, and random parameters for them."""
+
+from typing import Any
+
+import numpy as np
+
+from bertjax.config import Config
+from bertjax.convert.families import FAMILIES
+from bertjax.convert.family import Family
+from bertjax.convert.model import PRETRAINING, Model, shapes_of
+
+BERT_LIKE: dict[str, Any] = {
+    "vocab_size": 53,
+    "hidden_size": 24,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 3,
+    "intermediate_size": 40,
+    "max_position_embeddings": 18,
+    "type_vocab_size": 3,
+    "layer_norm_eps": 1e-3,
+    "hidden_act": "gelu_new",
+    "pad_token_id": 2,
+}
+# By family: a config.json without a class. Every size is another, so that an exchanged axis cannot hide.
+CONFIGS: dict[str, dict[str, Any]] = {
+    "bert": BERT_LIKE,
+    "roberta": {**BERT_LIKE, "type_vocab_size": 1},
+    "xlm-roberta": BERT_LIKE,
+    "camembert": BERT_LIKE,
+}
+LABELS = {"id2label": {"0": "no", "1": "perhaps", "2": "yes"}, "label2id": {"no": 0, "perhaps": 1, "yes": 2}}
+CASES = [(name, end) for name, family in FAMILIES.items() for end in family.architectures]
+
+
+def config_json(name: str, end: str, **changes: Any) -> dict[str, Any]:
+    """A config.json of a family and one of its classes."""
+    family = FAMILIES[name]
+    labels = LABELS if {"classify", "tag"} & set(family.architectures[end].heads) else {}
+    base = {"model_type": name, "architectures": [family.class_name(end)]}
+    return {**base, **CONFIGS[name], **labels, **changes}
+
+
+def our_config(family: Family, end: str, theirs: dict[str, Any]) -> Config:
+    """Our config of it."""
+    architecture = family.architectures[end]
+    kinds = architecture.heads
+    return Config(
+        model=family.fields.to_config(theirs, pooler=architecture.pooler),
+        tasks=tuple(PRETRAINING[kind] for kind in kinds if kind in PRETRAINING),
+        heads=tuple(family.forms[kind].load(theirs) for kind in kinds if kind not in PRETRAINING),
+    )
+
+
+def random_model(config: Config, seed: int = 0, **about: Any) -> Model:
+    """Random numbers everywhere; the rows of tables that are no tokens are zero, as in what is imported."""
+    random, shapes = np.random.default_rng(seed), shapes_of(config)
+    arrays = {path: random.normal(size=shape).astype(np.float32) for path, shape in shapes.items()}
+    rows = config.model.rows
+    for path in ("encoder/embedder/tokens", "heads_mlm/bias", "heads_mlm/table"):
+        if path in arrays:
+            assert len(arrays[path]) == rows
+            arrays[path][config.model.vocab :] = 0
+    return Model(config, shapes, arrays.__getitem__, None, about)
