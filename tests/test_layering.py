@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 GROUND = {"types", "settings", "sharding"}
 MODEL = GROUND | {"layers", "attention", "models"}
-DATA = GROUND | {"data", "metrics", "journal"}
+DATA = GROUND | {"data", "metrics", "scores", "journal"}
 RUN = MODEL | DATA | {"tasks", "optim", "checkpoint", "config"}
 WHOLE = RUN | {"inherit", "program", "train", "convert", "bundle"}
 TOP = {"evaluate", "predict", "plan", "profile", "report", "bench"}
@@ -30,6 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models": GROUND | {"layers", "attention"},
     "data": GROUND,
     "metrics": GROUND,
+    "scores": GROUND,
     "journal": GROUND,
     "tasks": MODEL | DATA,
     "optim": GROUND,
@@ -54,7 +55,7 @@ FOREIGN_UNITS = {"convert"}
 # An accelerator image may lack these: nothing imports them before it uses them.
 OPTIONAL = [
     *("datasets", "grain", "pyarrow", "tokenizers", "sentencepiece", "safetensors"),
-    *("tensorboardX", "matplotlib", "tqdm", "jaxtyping"),
+    *("tensorboardX", "matplotlib", "tqdm", "jaxtyping", "sacrebleu"),
 ]
 
 
