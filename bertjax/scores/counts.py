@@ -15,11 +15,10 @@ from typing import Literal
 
 import numpy as np
 
-from bertjax.scores.inputs import check_number
 from bertjax.settings import suggest
 from bertjax.types import Float, Int
 
-__all__ = ["Average", "Counts", "check_average", "divide"]
+__all__ = ["Average", "Counts", "bincount", "check_average", "divide"]
 
 Average = Literal["micro", "macro", "weighted"]
 AVERAGES = ("micro", "macro", "weighted")
@@ -93,6 +92,5 @@ class Counts:
 
 
 def bincount(codes: Int[np.ndarray, "B"], size: int) -> Int[np.ndarray, "C"]:
-    """How often each of the codes 0 ... size-1 occurs."""
-    check_number("size", size, least=0)
+    """How often each of the codes 0 ... size-1 occurs; larger ones are not counted."""
     return np.bincount(codes, minlength=size)[:size]

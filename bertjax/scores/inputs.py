@@ -18,10 +18,10 @@ def check_lengths(predictions: Sized, references: Sized, *, what: str = "referen
         raise ValueError(f"0 predictions for 0 {what} have no score: was the evaluation set filtered away?")
 
 
-def check_number(name: str, value: int, *, least: int = 1) -> None:
-    """Refuses a count below the smallest that makes sense."""
-    if value < least:
-        raise ValueError(f"{name}={value}: choose {least} or more")
+def check_number(name: str, value: int) -> None:
+    """Refuses a count below 1."""
+    if value < 1:
+        raise ValueError(f"{name}={value}: choose 1 or more")
 
 
 def pair(predictions: ArrayLike, labels: ArrayLike, *, rank: int = 1) -> tuple[np.ndarray, np.ndarray]:
