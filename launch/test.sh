@@ -21,4 +21,4 @@ for argument in "$@"; do
 done
 
 prepare_environment "${requirements[@]}"
-exec "$python" -m pytest -n auto --maxprocesses=4 ${arguments[@]+"${arguments[@]}"}
+exec "$python" -m pytest -n auto --maxprocesses=4 --dist=loadgroup ${arguments[@]+"${arguments[@]}"}

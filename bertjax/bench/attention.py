@@ -149,7 +149,13 @@ def run(options: AttentionBench) -> list[Line]:
         raise ValueError(f"out={options.out} cannot be a folder: {error.strerror}; name another") from None
     lines: list[Line] = []
     for name, config in chosen.items():
-        lines.append(measure(name, config, options))
+        try:
+            lines.append(measure(name, config, options))
+        except ValueError as error:  # heads that a variant cannot group, more parameters than the base has
+            if options.variants:
+                raise
+            print(f"left out: {error}", flush=True)
+            continue
         grown = (f"{what} {value:.2f}" for what, value in lines[-1].growth.items() if value is not None)
         print(
             f"{name:24}{lines[-1].parameters:12,.0f} parameters   grows {', '.join(grown) or 'unknown'}",

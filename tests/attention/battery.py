@@ -106,22 +106,45 @@ class Case:
     def hidden(self, parameters: Tree, batch: Batch, mask: AttentionMask | None = None) -> jax.Array:
         return self.encoder.apply({"params": parameters}, batch, train=False, mask=mask).hidden
 
-    @functools.cached_property
-    def forward(self) -> Callable[..., jax.Array]:
-        return jax.jit(self.hidden, compiler_options=FAST)
-
-    def loss(self, parameters: Tree, batch: Batch) -> jax.Array:
-        """A number that every real token has a different part in."""
+    def loss(self, parameters: Tree, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        """A number that every real token has a different part in, and the hidden states."""
         rngs = {"dropout": jax.random.key(1)}
         output = self.encoder.apply({"params": parameters}, batch, train=True, rngs=rngs)
-        width = output.hidden.shape[-1]
-        parts = jnp.sin(jnp.arange(output.hidden.size // width * width, dtype=jnp.float32))
+        parts = jnp.sin(jnp.arange(output.hidden.size, dtype=jnp.float32))
         real = jnp.where(batch.mask[:, :, None], output.hidden.astype(jnp.float32), 0.0)
-        return (real * parts.reshape(real.shape)).sum() + output.pooled.astype(jnp.float32).sum()
+        loss = (real * parts.reshape(real.shape)).sum() + output.pooled.astype(jnp.float32).sum()
+        return loss, output.hidden
 
     @functools.cached_property
-    def gradient(self) -> Callable[..., Tree]:
-        return jax.jit(jax.grad(self.loss), compiler_options=FAST)
+    def both(self) -> Callable[..., tuple[Tree, jax.Array]]:
+        """Gradient and hidden states: one program, since compiling is all that these tests wait for."""
+        return jax.jit(jax.grad(self.loss, has_aux=True), compiler_options=FAST)
+
+    def forward(self, parameters: Tree, batch: Batch) -> jax.Array:
+        return self.both(parameters, batch)[1]
+
+    def gradient(self, parameters: Tree, batch: Batch) -> Tree:
+        return self.both(parameters, batch)[0]
+
+
+@functools.cache
+def one_layer(config: EncoderConfig, options: AttentionOptions) -> Callable[..., jax.Array]:
+    """The attention alone."""
+    module = make_attention(config, options, "attention")
+    run = lambda parameters, x, context: module.apply({"params": parameters}, x, context, train=False)  # noqa: E731
+    return jax.jit(run, compiler_options=FAST)
+
+
+def layer_shapes(config: EncoderConfig, options: AttentionOptions, x: jax.Array, context: Context) -> Tree:
+    """The parameters of the attention alone."""
+    layer = make_attention(config, options, "attention")
+    init = functools.partial(layer.init, train=False)
+    return nn.unbox(jax.eval_shape(init, jax.random.key(0), x, context).get("params", {}))
+
+
+def draw_inputs(config: EncoderConfig) -> jax.Array:
+    """What a layer gets from the one below."""
+    return jnp.asarray(np.random.default_rng(2).standard_normal((2, LENGTH, config.width)), jnp.float32)
 
 
 @functools.cache
@@ -182,11 +205,17 @@ def causal_masks_are_obeyed_or_refused(name: str) -> None:
     if not ATTENTIONS[name].causal:
         assert "causal" in refusal(lambda: case.hidden(case.parameters, batch, CAUSAL))
         return
-    forward = jax.jit(lambda p, b: case.hidden(p, b, CAUSAL), compiler_options=FAST)
-    changed = batch.replace(tokens=batch.tokens.at[:, 4].set((batch.tokens[:, 4] + 1) % 53))
-    before, after = (np.asarray(forward(case.parameters, b)) for b in (batch, changed))
-    np.testing.assert_array_equal(before[:, :4], after[:, :4])
-    assert (before[:, 4] != after[:, 4]).any()
+    x, distances = draw_inputs(case.config), 2 * LENGTH - 1
+    context = Context(AttentionMask(valid=batch.mask, causal=True), batch.positions)
+    context = dataclasses.replace(context, relative=jnp.ones((distances, case.config.width)))
+    for options in case.config.kinds:
+        own = draw_parameters(layer_shapes(case.config, options, x, context))
+        before, after = (
+            np.asarray(one_layer(case.config, options)(own, one, context)) for one in (x, x.at[:, 4].add(1.0))
+        )
+        np.testing.assert_array_equal(before[:, :4], after[:, :4])
+        # Fourier mixing and the like aside, what a token holds reaches its own result.
+        assert (before[:, 4] != after[:, 4]).any() or not jax.tree.leaves(own)
 
 
 def rows_do_not_mix(name: str) -> None:
@@ -204,17 +233,12 @@ def jit_equals_eager(name: str) -> None:
     close(case.forward(case.parameters, batch), case.hidden(case.parameters, batch))
 
 
-def remat_gradient_equals_plain(name: str) -> None:
-    case, remat = case_of(options_of(name)), case_of(options_of(name), remat="block")
-    batch = small_batch(case.config)
-    close(remat.gradient(case.parameters, batch), case.gradient(case.parameters, batch))
-
-
 def scan_equals_loop(name: str) -> None:
     case, loop = case_of(options_of(name)), case_of(options_of(name), scan=False)
     batch = small_batch(case.config)
-    unrolled = loop.gradient(unstack_layers(case.parameters), batch)
-    close(case.gradient(case.parameters, batch), stack_layers(unrolled))
+    gradient, hidden = loop.both(unstack_layers(case.parameters), batch)
+    close(case.gradient(case.parameters, batch), stack_layers(gradient))
+    close(case.forward(case.parameters, batch), hidden)
 
 
 def gradients_are_finite_with_an_empty_row(name: str) -> None:
@@ -238,22 +262,28 @@ def every_parameter_gets_a_gradient(name: str) -> None:
 def bfloat16_is_close_to_float32(name: str) -> None:
     case, half = case_of(options_of(name)), case_of(options_of(name), dtype="bfloat16")
     batch = small_batch(case.config)
-    ours = half.forward(case.parameters, batch)
+    gradient, ours = half.both(case.parameters, batch)
     assert ours.dtype == jnp.bfloat16
     theirs = np.asarray(case.forward(case.parameters, batch))
     error = np.asarray(ours, np.float32) - theirs
     assert np.sqrt(np.square(error).mean() / np.square(theirs).mean()) < 0.03
+    # The CPU's compiler lacks some half-precision products, and says so only when they run: backward ones, too.
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 
-def sharded_equals_single(name: str) -> None:
-    case = case_of(options_of(name))
+def sharded_with_remat_equals_single_without(name: str) -> None:
+    """Two equalities by one program: a mesh changes no number, and neither does computing blocks again."""
+    case, remat = case_of(options_of(name)), case_of(options_of(name), remat="block")
     batch, rules = small_batch(case.config), "fsdp_tensor_sequence"
     mesh = sharding.make_mesh(sharding.MeshConfig(fsdp=2, tensor=2, sequence=2, rules=rules))
     places = sharding.parameter_shardings(case.declared, mesh, rules)
     with sharding.activate(mesh, rules):
-        step = jax.jit(jax.grad(case.loss), out_shardings=places, compiler_options=FAST)
-        sharded = step(jax.device_put(case.parameters, places), batch)
-    close(sharded, case.gradient(case.parameters, batch))
+        step = jax.jit(
+            jax.grad(remat.loss, has_aux=True), out_shardings=(places, None), compiler_options=FAST
+        )
+        gradient, hidden = step(jax.device_put(case.parameters, places), batch)
+    close(gradient, case.gradient(case.parameters, batch))
+    close(hidden, case.forward(case.parameters, batch))
 
 
 def exact_limit_equals_full(name: str) -> None:
@@ -264,37 +294,25 @@ def exact_limit_equals_full(name: str) -> None:
     config = dataclasses.replace(base.config, attention=variant.exact(base.config))
     batch = small_batch(config, packed=variant.segments)
     context = Context(AttentionMask(valid=batch.mask, segments=batch.segments), batch.positions)
-    x = jnp.asarray(np.random.default_rng(2).standard_normal((2, LENGTH, config.width)), jnp.float32)
+    x = draw_inputs(config)
     full = unstack_layers(base.parameters)["stack"]["group_0"]["layers_0"]["block_0"]["attention"]
-
-    def run(options: AttentionOptions, parameters: Tree) -> jax.Array:
-        module = make_attention(config, options, "attention")
-        apply = jax.jit(lambda p: module.apply({"params": p}, x, context, train=False), compiler_options=FAST)
-        return apply(parameters)[batch.mask]
-
-    expected = run(Full(), full)
+    expected = one_layer(base.config, Full())(full, x, context)[batch.mask]
     for options in config.kinds:
-        layer = make_attention(config, options, "attention")
-        shapes = jax.eval_shape(functools.partial(layer.init, train=False), jax.random.key(0), x, context)
-        own = draw_parameters(nn.unbox(shapes["params"]))
-        close(run(options, variant.adapt(own, full)), expected)
+        own = draw_parameters(layer_shapes(config, options, x, context))
+        ours = one_layer(config, options)(variant.adapt(own, full), x, context)
+        close(ours[batch.mask], expected)
 
 
 def parameter_count_is_pinned(name: str) -> None:
     variant = ATTENTIONS[name]
     config = EncoderConfig(attention=variant.options)
     total, kinds = 0, config.kinds
+    batch = small_batch(config, rows=1, length=512)
+    context = Context(AttentionMask(valid=batch.mask, segments=batch.segments), batch.positions)
+    context = dataclasses.replace(context, relative=jnp.zeros((1023, config.width)))
     for options in kinds:
-        layer = make_attention(config, options, "attention")
-        batch = jax.eval_shape(lambda: small_batch(config, rows=1, length=512))
-        x = jax.ShapeDtypeStruct((1, 512, config.width), jnp.float32)
-
-        def init(layer: Any, x: jax.Array, batch: Batch) -> Tree:
-            context = Context(AttentionMask(valid=batch.mask, segments=batch.segments), batch.positions)
-            context = dataclasses.replace(context, relative=jnp.zeros((2 * x.shape[1] - 1, x.shape[2])))
-            return layer.init(jax.random.key(0), x, context, train=False).get("params", {})
-
-        total += sharding.count(jax.eval_shape(functools.partial(init, layer), x, batch))
+        x = jnp.zeros((1, 512, config.width))
+        total += sharding.count(layer_shapes(config, options, x, context))
     found = total // len(kinds)
     assert found == variant.parameters, (
         f"registry line of {name!r}: {found} parameters, not {variant.parameters}"
@@ -317,12 +335,11 @@ CHECKS: tuple[Callable[[str], None], ...] = (
     causal_masks_are_obeyed_or_refused,
     rows_do_not_mix,
     jit_equals_eager,
-    remat_gradient_equals_plain,
     scan_equals_loop,
     gradients_are_finite_with_an_empty_row,
     every_parameter_gets_a_gradient,
     bfloat16_is_close_to_float32,
-    sharded_equals_single,
+    sharded_with_remat_equals_single_without,
     exact_limit_equals_full,
     parameter_count_is_pinned,
 )

@@ -12,12 +12,16 @@ from bertjax.attention import ATTENTIONS, Attention, AttentionOptions, Context, 
 from bertjax.layers.config import EncoderConfig, PositionOptions
 from bertjax.layers.position import POSITIONS, Position, Scheme
 from bertjax.types import Array
+from tests.attention import battery
 from tests.attention.battery import CHECKS, FAST, case_of, options_of, refusal, small_batch
 
 
-@pytest.mark.parametrize("name", ATTENTIONS)
+# What one check compiles the next ones use: all of a variant run in one process.
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-def test_battery(check: Callable[[str], None], name: str) -> None:
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in ATTENTIONS]
+)
+def test_battery(name: str, check: Callable[[str], None]) -> None:
     check(name)
 
 
@@ -37,6 +41,7 @@ class MeanAttention(Attention):
         return (q + jnp.einsum("bhlm,bmhk->blhk", weights, v.astype(jnp.float32))).astype(q.dtype)
 
 
+@pytest.mark.xdist_group("mean")
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_a_variant_added_on_the_fly(check: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ATTENTIONS, "mean", Variant(Mean(), MeanAttention, 2_362_368))
@@ -55,7 +60,18 @@ class Leaky(AttentionOptions):
     """Options of a variant that is wrong."""
 
 
-@pytest.mark.parametrize("check", [CHECKS[i] for i in (0, 1, 2, 8, 12)], ids=lambda check: check.__name__)
+@pytest.mark.xdist_group("leaky")
+@pytest.mark.parametrize(
+    "check",
+    [
+        battery.padding_cannot_influence_real_tokens,
+        battery.segments_cannot_see_each_other,
+        battery.causal_masks_are_obeyed_or_refused,
+        battery.every_parameter_gets_a_gradient,
+        battery.parameter_count_is_pinned,
+    ],
+    ids=lambda check: check.__name__,
+)
 def test_the_battery_notices(check: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ATTENTIONS, "leaky", Variant(Leaky(), LeakyAttention, 1))
     with pytest.raises(AssertionError):
@@ -63,7 +79,7 @@ def test_the_battery_notices(check: Callable[[str], None], monkeypatch: pytest.M
 
 
 def test_the_mesh_splits_the_projections() -> None:
-    """Else `sharded_equals_single` would compare one device with copies of itself."""
+    """Else `sharded_with_remat_equals_single_without` would compare one device with copies of itself."""
     case = case_of(options_of("full"))
     mesh = sharding.make_mesh(sharding.MeshConfig(fsdp=2, tensor=2, sequence=2, rules="fsdp_tensor_sequence"))
     places = sharding.parameter_shardings(case.declared, mesh, "fsdp_tensor_sequence")

@@ -27,18 +27,20 @@ SETTINGS: dict[str, tuple[str, AttentionOptions]] = {
 }
 
 
-@pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize(
     "check",
     [
         battery.padding_cannot_influence_real_tokens,
         battery.segments_cannot_see_each_other,
         battery.gradients_are_finite_with_an_empty_row,
-        battery.sharded_equals_single,
+        battery.sharded_with_remat_equals_single_without,
     ],
     ids=lambda check: check.__name__,
 )
-def test_setting(check: object, setting: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "setting", [pytest.param(setting, marks=pytest.mark.xdist_group(setting)) for setting in SETTINGS]
+)
+def test_setting(setting: str, check: object, monkeypatch: pytest.MonkeyPatch) -> None:
     name, options = SETTINGS[setting]
     able = {"segments": True} if name == "hybrid" else {}  # what a hybrid can do follows from its layers
     monkeypatch.setitem(ATTENTIONS, name, dataclasses.replace(ATTENTIONS[name], small=options, **able))
