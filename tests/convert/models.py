@@ -27,6 +27,19 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "roberta": {**BERT_LIKE, "type_vocab_size": 1},
     "xlm-roberta": BERT_LIKE,
     "camembert": BERT_LIKE,
+    "distilbert": {
+        "vocab_size": 53,
+        "dim": 24,
+        "n_layers": 3,
+        "n_heads": 3,
+        "hidden_dim": 40,
+        "max_position_embeddings": 16,
+        "activation": "relu",
+        "pad_token_id": 2,
+    },
+    "albert": {**BERT_LIKE, "embedding_size": 14},
+    "electra": {**BERT_LIKE, "embedding_size": 14},
+    "mpnet": {**{k: v for k, v in BERT_LIKE.items() if k != "type_vocab_size"}, "pad_token_id": 1},
 }
 LABELS = {"id2label": {"0": "no", "1": "perhaps", "2": "yes"}, "label2id": {"no": 0, "perhaps": 1, "yes": 2}}
 CASES = [(name, end) for name, family in FAMILIES.items() for end in family.architectures]

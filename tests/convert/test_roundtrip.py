@@ -26,7 +26,7 @@ def write(model: Any, folder: pathlib.Path, **options: Any) -> Any:
 @pytest.mark.parametrize(("name", "end"), CASES)
 def test_export_then_import(name: str, end: str, tmp_path: pathlib.Path) -> None:
     family, theirs = FAMILIES[name], config_json(name, end)
-    model = random_model(our_config(family, end, theirs), family=name, pad=2)
+    model = random_model(our_config(family, end, theirs), family=name, pad=theirs["pad_token_id"])
     plan = write(model, tmp_path)
     assert plan.class_name == theirs["architectures"][0]
     written = json.loads((tmp_path / "config.json").read_text())
