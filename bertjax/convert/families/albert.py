@@ -11,16 +11,6 @@ from bertjax.convert.table import TOKENS, Copy, Row, attention, linear, norm
 THEIRS, OURS = "encoder.albert_layer_groups.0.albert_layers.0", "encoder/stack/shared_full"
 
 
-def embedding_width(width: int | None) -> int:
-    """Theirs always has a projection behind the embeddings."""
-    if width is None:
-        raise ValueError(
-            "the family albert cannot hold this model: model.embedding_width=none leaves out the projection that "
-            "it always has; train with model.embedding_width set"
-        )
-    return width
-
-
 ALBERT = Family(
     name="albert",
     classes="Albert",
@@ -28,7 +18,7 @@ ALBERT = Family(
     fields=Fields(
         (
             Field("vocab_size", "vocab", 30000),
-            Field("embedding_size", "embedding_width", 128, dump=embedding_width),
+            Field("embedding_size", "embedding_width", 128),
             Field("hidden_size", "width", 4096),
             Field("num_hidden_layers", "layers", 12),
             Field("num_attention_heads", "heads", 64),
