@@ -27,6 +27,9 @@ def main(arguments: list[str]) -> int:
     try:
         if arguments[0] not in TOOLS:
             raise ValueError(f"unknown tool {arguments[0]!r}: {settings.suggest(arguments[0], list(TOOLS))}")
+        from absl import logging
+
+        logging.set_verbosity(logging.FATAL)  # of Orbax, which tells all that it does
         module = MODULES.get(arguments[0], arguments[0])
         return importlib.import_module(f"bertjax.tools.{module}").main(arguments[1:])
     except ValueError as error:

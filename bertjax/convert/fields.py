@@ -104,6 +104,8 @@ class Fields:
         found = {}
         for row in self.rows:
             found[row.theirs] = row.value if isinstance(row, Only) else row.dump(explicit(ours)[row.ours])
+            if isinstance(row, Field) and found[row.theirs] is None and row.default is not None:
+                raise ValueError(f"model.{row.ours}=none has no place in its config.json")
         return {**found, **self.dump(ours)}
 
 
@@ -114,7 +116,7 @@ def explicit(config: EncoderConfig) -> dict[str, Any]:
 
 
 def unlike(found: EncoderConfig, wanted: EncoderConfig) -> list[str]:
-    """What two configs say differently about a model, as `path: there, here`."""
+    """What two configs say differently about a model: path, what was found, what was wanted."""
 
     def plain(config: EncoderConfig) -> Any:
         written = dataclasses.replace(config, feedforward=config.hidden, head_size=config.key_size)
@@ -129,16 +131,18 @@ def unlike(found: EncoderConfig, wanted: EncoderConfig) -> list[str]:
             node.pop(last, None)
         return data
 
-    return list(settings.differences(plain(found), plain(wanted), "model"))
+    return list(settings.differences(plain(wanted), plain(found), "model"))
 
 
 def check_kind(name: str, value: Any, default: Any) -> None:
     """Refuses a value of another kind than the default."""
-    if default is None or value is None:
+    if default is None:
         return
     number = isinstance(default, int | float) and not isinstance(default, bool)
     kind = (int, float) if number else type(default)
     if not isinstance(value, kind) or (number and isinstance(value, bool)):
         raise ValueError(f"config.json: {name}={value!r} should be like {default!r}: the file is damaged")
+    if number and value < 0:
+        raise ValueError(f"config.json: {name}={value!r} is negative: the file is damaged")
     if isinstance(default, int) and number and value != int(value):
         raise ValueError(f"config.json: {name}={value!r} should be a whole number: the file is damaged")

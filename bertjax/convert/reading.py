@@ -37,8 +37,9 @@ def read_model(source: Source, tokenizer: Any = None) -> Model:
     try:
         encoder = family.fields.to_config(source.config, pooler=pooler)
         heads = options_of(source, family, architecture)
-    except (ValueError, TypeError) as error:
-        raise source.fail(str(error)) from None
+    except (ValueError, TypeError, ArithmeticError) as error:
+        text = str(error).removeprefix("config.json: ")
+        raise source.fail(f"config.json: {text}") from None
     config = whole_config(source, encoder, architecture, heads)
     matches = match(family.rows, shapes_of(config), encoder, prefix, family.name)
     copies = {name: of for name, of in copies_of(family.copies, matches).items() if name in found}

@@ -92,11 +92,15 @@ def _plan(model: Model, family: Family, heads: Sequence[str]) -> Plan:
             )
         notes.append("a pooler of zeros is written" if architecture.pooler else "the pooler is left out")
         config = dataclasses.replace(config, pooler=architecture.pooler)
+    try:
+        fields = family.fields.from_config(config)
+    except ValueError as error:
+        raise ValueError(f"the family {family.name} cannot hold this model: {error}") from None
     theirs = {
         "architectures": [family.class_name(end)],
         "model_type": family.name,
         "dtype": "float32",
-        **family.fields.from_config(config),
+        **fields,
         **special_tokens(model, family),
     }
     for kind, options in kinds.items():

@@ -1,13 +1,19 @@
 """Small models of every family: config.json files with unusual values, and random parameters for them."""
 
+import json
+import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import save_file
 
 from bertjax.config import Config
 from bertjax.convert.families import FAMILIES
 from bertjax.convert.family import Family
 from bertjax.convert.model import PRETRAINING, Model, shapes_of
+from bertjax.convert.writing import plan_writing
+from bertjax.data.corpus import Vocabulary
 
 BERT_LIKE: dict[str, Any] = {
     "vocab_size": 53,
@@ -27,6 +33,19 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "roberta": {**BERT_LIKE, "type_vocab_size": 1},
     "xlm-roberta": BERT_LIKE,
     "camembert": BERT_LIKE,
+    "distilbert": {
+        "vocab_size": 53,
+        "dim": 24,
+        "n_layers": 3,
+        "n_heads": 3,
+        "hidden_dim": 40,
+        "max_position_embeddings": 16,
+        "activation": "relu",
+        "pad_token_id": 2,
+    },
+    "albert": {**BERT_LIKE, "embedding_size": 14},
+    "electra": {**BERT_LIKE, "embedding_size": 14},
+    "mpnet": {**{k: v for k, v in BERT_LIKE.items() if k != "type_vocab_size"}, "pad_token_id": 1},
 }
 LABELS = {"id2label": {"0": "no", "1": "perhaps", "2": "yes"}, "label2id": {"no": 0, "perhaps": 1, "yes": 2}}
 CASES = [(name, end) for name, family in FAMILIES.items() for end in family.architectures]
@@ -51,9 +70,11 @@ def our_config(family: Family, end: str, theirs: dict[str, Any]) -> Config:
     )
 
 
-def random_model(config: Config, seed: int = 0, **about: Any) -> Model:
+def random_model(
+    config: Config, seed: int = 0, *, vocabulary: Vocabulary | None = None, **about: Any
+) -> Model:
     """Random numbers everywhere; the rows of tables that are no tokens are zero, as in what is imported."""
-    random, shapes = np.random.default_rng(seed), shapes_of(config)
+    random, shapes = np.random.default_rng(seed), shapes_of(config, vocabulary)
     arrays = {path: random.normal(size=shape).astype(np.float32) for path, shape in shapes.items()}
     rows = config.model.rows
     for path in ("encoder/embedder/tokens", "heads_mlm/bias", "heads_mlm/table"):
@@ -61,3 +82,33 @@ def random_model(config: Config, seed: int = 0, **about: Any) -> Model:
             assert len(arrays[path]) == rows
             arrays[path][config.model.vocab :] = 0
     return Model(config, shapes, arrays.__getitem__, None, about)
+
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(chr(ord("a") + i) for i in range(26))]
+VOCABULARY = [*WORDS, *(f"##{word}" for word in WORDS[5:27])]  # 53 tokens
+
+
+def write_published(
+    folder: pathlib.Path,
+    name: str = "bert",
+    end: str = "ForPreTraining",
+    *,
+    vocabulary: list[str] | None = None,
+    edit: Callable[[dict[str, np.ndarray]], None] | None = None,
+    **changes: Any,
+) -> str:
+    """A published folder with random weights; `edit` changes the tensors, `changes` the config.json."""
+    family, theirs = FAMILIES[name], config_json(name, end)
+    plan = plan_writing(random_model(our_config(family, end, theirs), family=name))
+    tensors = dict(plan.arrays())
+    if edit is not None:
+        edit(tensors)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(
+        {key: np.ascontiguousarray(value) for key, value in tensors.items()}, folder / "model.safetensors"
+    )
+    data = {key: value for key, value in {**theirs, **changes}.items() if value is not None}
+    (folder / "config.json").write_text(json.dumps(data))
+    if vocabulary is not None:
+        (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in vocabulary))
+    return str(folder)

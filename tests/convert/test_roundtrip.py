@@ -1,18 +1,24 @@
 """What is written comes back bit by bit, for every class of every family; and what is written is what was asked for."""
 
+import dataclasses
 import json
 import pathlib
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
+from bertjax.attention.window import Window
 from bertjax.convert.families import FAMILIES
 from bertjax.convert.fields import unlike
 from bertjax.convert.reading import read_model
 from bertjax.convert.source import open_source
 from bertjax.convert.writing import plan_writing, write_config, write_tensors
-from tests.convert.models import CASES, config_json, our_config, random_model
+from bertjax.layers.position import Rope
+from bertjax.models.task_heads import Answer, Classify, Tag
+from tests.convert.broken import refused
+from tests.convert.models import CASES, config_json, our_config, random_model, write_published
 
 
 def write(model: Any, folder: pathlib.Path, **options: Any) -> Any:
@@ -26,7 +32,7 @@ def write(model: Any, folder: pathlib.Path, **options: Any) -> Any:
 @pytest.mark.parametrize(("name", "end"), CASES)
 def test_export_then_import(name: str, end: str, tmp_path: pathlib.Path) -> None:
     family, theirs = FAMILIES[name], config_json(name, end)
-    model = random_model(our_config(family, end, theirs), family=name, pad=2)
+    model = random_model(our_config(family, end, theirs), family=name, pad=theirs["pad_token_id"])
     plan = write(model, tmp_path)
     assert plan.class_name == theirs["architectures"][0]
     written = json.loads((tmp_path / "config.json").read_text())
@@ -39,3 +45,127 @@ def test_export_then_import(name: str, end: str, tmp_path: pathlib.Path) -> None
     assert not unlike(back.config.model, model.config.model)
     assert back.config.heads == model.config.heads
     assert [task.name for task in back.config.tasks] == [task.name for task in model.config.tasks]
+
+
+def read_all(folder: str) -> tuple[Any, dict[str, np.ndarray]]:
+    with open_source(folder) as source:
+        model = read_model(source)
+        return model, {path: model.read(path) for path in model.shapes}
+
+
+WORDS, DECODER = "bert.embeddings.word_embeddings.weight", "cls.predictions.decoder.weight"
+
+
+def test_half_precision_is_read_exactly(tmp_path: pathlib.Path) -> None:
+    for dtype in (np.float16, ml_dtypes.bfloat16, np.float64):
+
+        def edit(tensors: dict[str, np.ndarray], dtype: Any = dtype) -> None:
+            for name in tensors:
+                tensors[name] = tensors[name].astype(dtype)
+
+        name = np.dtype(dtype).name
+        model, found = read_all(write_published(tmp_path / name, edit=edit))
+        whole = read_all(write_published(tmp_path / "whole"))[1]
+        assert model.about["dtypes"] == {name: 62}
+        for path, array in found.items():
+            assert array.dtype == np.float32
+            np.testing.assert_array_equal(array, whole[path].astype(dtype).astype(np.float32))
+
+
+def test_older_names_and_copies(tmp_path: pathlib.Path) -> None:
+    """gamma and beta, tables stored twice or under the other name, buffers, no prefix: all the same model."""
+    wanted = read_all(write_published(tmp_path / "plain"))[1]
+
+    def tensorflow_names(tensors: dict[str, np.ndarray]) -> None:
+        for name in list(tensors):
+            other = name.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
+                "LayerNorm.bias", "LayerNorm.beta"
+            )
+            tensors[other] = tensors.pop(name)
+
+    def twice(tensors: dict[str, np.ndarray]) -> None:
+        tensors[DECODER] = tensors[WORDS].copy()
+        tensors["cls.predictions.decoder.bias"] = tensors["cls.predictions.bias"].copy()
+        tensors["bert.embeddings.position_ids"] = np.arange(18)[None]
+
+    def elsewhere(tensors: dict[str, np.ndarray]) -> None:
+        tensors[DECODER] = tensors.pop(WORDS)
+
+    for number, edit in enumerate((tensorflow_names, twice, elsewhere)):
+        found = read_all(write_published(tmp_path / str(number), edit=edit))[1]
+        assert found.keys() == wanted.keys()
+        for path in wanted:
+            np.testing.assert_array_equal(found[path], wanted[path], path)
+
+
+def test_untied_tables(tmp_path: pathlib.Path) -> None:
+    """Each is kept, and what is exported has the copy of the bias that the class then reads."""
+
+    def edit(tensors: dict[str, np.ndarray]) -> None:
+        tensors[DECODER] = tensors[WORDS] + 1
+        tensors["cls.predictions.decoder.bias"] = tensors["cls.predictions.bias"] + 1
+
+    model, found = read_all(write_published(tmp_path / "theirs", edit=edit, tie_word_embeddings=False))
+    assert not model.config.model.tied
+    for left, right in (("heads_mlm/table", "encoder/embedder/tokens"), ("heads_mlm/bias", None)):
+        base = read_all(write_published(tmp_path / "tied"))[1][right or left]
+        np.testing.assert_array_equal(found[left][:53], base[:53] + 1)
+    plan = write(model, tmp_path / "back")
+    tensors = dict(plan.arrays())
+    np.testing.assert_array_equal(tensors["cls.predictions.decoder.bias"], tensors["cls.predictions.bias"])
+    again = read_all(str(tmp_path / "back"))[1]
+    for path in found:
+        np.testing.assert_array_equal(again[path], found[path], path)
+
+
+def changed(end: str = "Model", name: str = "bert", heads: tuple[Any, ...] = (), **changes: Any) -> Any:
+    """A model of a family with settings that it does not have."""
+    config = our_config(FAMILIES[name], end, config_json(name, end))
+    model = dataclasses.replace(config.model, **changes)
+    return random_model(dataclasses.replace(config, model=model, heads=(*config.heads, *heads)))
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "messages"),
+    [
+        (changed(block="pre"), {"family": "bert"}, ("model.block: 'post' there, 'pre' here",)),
+        (
+            changed(position=Rope()),
+            {"family": "bert"},
+            ("the family bert cannot hold this model: model.position",),
+        ),
+        (changed(attention=Window(4)), {"family": "bert"}, ("model.attention",)),
+        (changed(head_size=6), {"family": "bert"}, ("model.head_size: 8 there, 6 here",)),
+        (changed(direction="left_to_right"), {"family": "bert"}, ("model.direction",)),
+        (changed(activation="relu2", types=4), {"family": "distilbert"}, ("model.types",)),
+        (changed(position=Rope()), {}, ("no published family can hold this model: bert (",)),
+        (changed(sharing="all"), {"family": "albert"}, ("model.embedding_width",)),
+        (changed(heads=(Tag(hidden="tanh"),)), {}, ("made otherwise: heads.tag.hidden",)),
+        (changed(heads=(Tag(), Answer())), {}, ("no class with the heads tag, answer", "--heads")),
+        (changed(heads=(Tag(), Answer())), {"heads": ("tg",)}, ("no head 'tg': did you mean 'tag'",)),
+        (
+            changed("ForTokenClassification", heads=(Classify(),)),
+            {"heads": ("classify",)},
+            ("model.pooler=false",),
+        ),
+    ],
+)
+def test_models_that_cannot_be_written(
+    model: Any, options: dict[str, Any], messages: tuple[str, ...], tmp_path: pathlib.Path
+) -> None:
+    with refused(*messages):
+        write(model, tmp_path, **options)
+
+
+def test_a_model_made_here_finds_its_family() -> None:
+    for name, end in (
+        ("bert", "ForPreTraining"),
+        ("roberta", "ForMaskedLM"),
+        ("albert", "Model"),
+        ("mpnet", "Model"),
+    ):
+        assert plan_writing(changed(end, name)).family.name == name
+    assert (
+        plan_writing(changed(end="ForQuestionAnswering", types=None, norm_epsilon=1e-12)).family.name
+        == "distilbert"
+    )

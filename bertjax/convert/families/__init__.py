@@ -1,6 +1,10 @@
 """Families of published models: one file each, one line each in the registry below, by the model_type they go by."""
 
+from bertjax.convert.families.albert import ALBERT
 from bertjax.convert.families.bert import BERT
+from bertjax.convert.families.distilbert import DISTILBERT
+from bertjax.convert.families.electra import ELECTRA
+from bertjax.convert.families.mpnet import MPNET
 from bertjax.convert.families.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
 from bertjax.convert.family import Family
 
@@ -12,4 +16,8 @@ FAMILIES: dict[str, Family] = {
     "roberta": ROBERTA,
     "xlm-roberta": XLM_ROBERTA,
     "camembert": CAMEMBERT,
+    "distilbert": DISTILBERT,
+    "albert": ALBERT,
+    "electra": ELECTRA,
+    "mpnet": MPNET,
 }

@@ -2,18 +2,19 @@
 
 A scheme may act at four places, and implements those it needs:
 
-    embed      adds to the embeddings before the first block     learned, sinusoidal
+    embed      adds to the embeddings before the first block     learned, sinusoidal, learned_t5
     rotate     turns queries and keys in every layer             rope
-    bias       adds to the scores, the same for all layers       alibi, t5
+    bias       adds to the scores, the same for all layers       alibi, t5, learned_t5
     relative   a vector per distance, read by the attention      relative
 
-All but `learned` serve rows of any length: what was trained on short rows runs on longer ones.
+All but `learned` and `learned_t5` serve rows of any length: what was trained on short rows runs on longer ones.
 """
 
 from bertjax.layers.config import EncoderConfig, Learned, PositionOptions
 from bertjax.layers.position.alibi import Alibi, AlibiPosition
 from bertjax.layers.position.base import NoPosition, Position, Scheme
 from bertjax.layers.position.learned import LearnedPosition
+from bertjax.layers.position.learned_t5 import LearnedT5, LearnedT5Position
 from bertjax.layers.position.relative import Relative, RelativePosition
 from bertjax.layers.position.rope import Rope, turn
 from bertjax.layers.position.sinusoidal import Sinusoidal, SinusoidalPosition
@@ -25,6 +26,7 @@ __all__ = [
     "T5",
     "Alibi",
     "Learned",
+    "LearnedT5",
     "NoPosition",
     "Position",
     "PositionOptions",
@@ -44,6 +46,7 @@ POSITIONS: dict[str, Scheme] = {
     "alibi": Scheme(Alibi(), AlibiPosition),
     "t5": Scheme(T5(), T5Position),
     "relative": Scheme(Relative(), RelativePosition),
+    "learned_t5": Scheme(LearnedT5(), LearnedT5Position),
 }
 
 
