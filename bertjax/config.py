@@ -13,12 +13,12 @@ import jax
 
 from bertjax import settings
 from bertjax import tasks as tasks_lib
-from bertjax.attention import ATTENTIONS, check_attention
+from bertjax.attention import ATTENTIONS, check_attention, name_of
 from bertjax.data.examples import Examples, Format
 from bertjax.data.formats import FORMATS
 from bertjax.data.open import corpus_names, open_examples
 from bertjax.data.pairs import SegmentPair
-from bertjax.layers.config import AttentionOptions, EncoderConfig, PositionOptions
+from bertjax.layers.config import AttentionOptions, EncoderConfig, Full, PositionOptions
 from bertjax.layers.position import POSITIONS
 from bertjax.models.presets import PRESETS
 from bertjax.models.task_heads import HEADS, HeadOptions
@@ -141,6 +141,11 @@ def check(config: Config) -> None:
     if optim.clip_norm is not None and optim.clip_norm <= 0:
         raise ValueError(f"optim.clip_norm={optim.clip_norm} must be above 0, or none for no clipping")
     check_attention(config.model, packed=data.format.packed)
+    if config.mesh.sequence_attention == "ring" and not any(isinstance(k, Full) for k in config.model.kinds):
+        raise ValueError(
+            f"mesh.sequence_attention=ring is for model.attention=full, not {name_of(config.model.attention)}: "
+            f"set mesh.sequence_attention=gather"
+        )
     check_mixture(data)
     for number, phase in enumerate(train.phases):
         for name, value in vars(phase).items():

@@ -43,7 +43,8 @@ class Program:
 
     def active(self) -> contextlib.AbstractContextManager[None]:
         """Mesh and rules in force: everything is traced and run inside."""
-        return sharding.activate(self.mesh, self.config.mesh.rules)
+        mesh = self.config.mesh
+        return sharding.activate(self.mesh, mesh.rules, mesh.sequence_attention)
 
 
 def build(config: Config, vocabulary: Vocabulary, devices: Any = None, *, segmented: bool = False) -> Program:
@@ -60,12 +61,12 @@ def build(config: Config, vocabulary: Vocabulary, devices: Any = None, *, segmen
     mesh, rules = sharding.make_mesh(config.mesh, devices), config.mesh.rules
     check_batch(config.train, mesh)
     network = tasks.make_network(config.tasks, config.model, config.heads)
-    with sharding.activate(mesh, rules):
+    with sharding.activate(mesh, rules, config.mesh.sequence_attention):
         rows, length, format = config.train.batch_size, config.data.length, config.data.format
         batch = abstract_batch(
             rows, length, mesh, rules, packed=format.packed, labelled=format.labelled, segmented=segmented
         )
-        declared = _declare(network, config, vocabulary, batch)
+        declared = declare(network, config, vocabulary, batch)
         params = meta.unbox(declared)
         optimizer = make_optimizer(config.optim, config.train.steps, declared)
         opt_state = jax.eval_shape(optimizer.init, params)
@@ -101,7 +102,7 @@ def _init(network: Network, config: Config, vocabulary: Vocabulary) -> Callable[
     return init
 
 
-def _declare(network: Network, config: Config, vocabulary: Vocabulary, batch: Batch) -> Tree:
+def declare(network: Network, config: Config, vocabulary: Vocabulary, batch: Batch) -> Tree:
     """Shapes of all parameters, each with the names of its axes."""
     key = jax.eval_shape(jax.random.key, 0)  # its shape only: the devices may be ones to compile for
     return jax.eval_shape(_init(network, config, vocabulary), key, batch)
@@ -128,7 +129,7 @@ def begin(program: Program) -> tuple[TrainState, str]:
     config, state = program.config, create_state(program)
     if config.model.init is None:
         return state, "from scratch"
-    declared = _declare(program.network, config, program.vocabulary, program.batch)
+    declared = declare(program.network, config, program.vocabulary, program.batch)
     source = open_source(config.model.init, scan=config.model.scan)
     taken, words = inherit(source, config, program.vocabulary, declared, state.params)
     return dataclasses.replace(state, params=place_parameters(taken, state.params)), words

@@ -11,6 +11,10 @@ that a misspelt or misplaced one is an error and never a silently replicated arr
 The mesh always has four axes: `data` (replicas), `fsdp` (replicas that also split the parameters), `tensor`
 (splits heads, feed-forward and vocabulary) and `sequence` (splits the length). A preset that has no use for
 a mesh axis refuses a mesh where that axis is larger than one.
+
+Of several slices (pods joined by the data-centre network, DCN) each holds a mesh of those sizes, and `dcn_data`,
+`dcn_fsdp`, ... say over how many slices an axis goes on. Neighbours along an axis are in one slice as far as possible.
+There is no axis of layers: pipeline parallelism is out of scope.
 """
 
 import contextlib
@@ -26,6 +30,7 @@ import numpy as np
 from flax import linen as nn
 from flax import struct
 from flax.core import meta
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from bertjax.types import Array, Tree
@@ -85,55 +90,125 @@ class MeshConfig:
     """Devices that share the length of one row."""
     rules: Literal["data", "fsdp", "fsdp_tensor", "fsdp_tensor_sequence"] = "data"
     """Rule preset: which array axes each mesh axis splits."""
+    sequence_attention: Literal["gather", "ring"] = "gather"
+    """How full attention meets keys of other devices: all at once, or part by part as they go round."""
+    dcn_data: int = 1
+    """Slices, joined by the slower network, over which `data` goes on; the sizes above are of one slice."""
+    dcn_fsdp: int = 1
+    """Slices over which `fsdp` goes on: every layer's parameters then cross the slower network."""
+    dcn_tensor: int = 1
+    """Slices over which `tensor` goes on: every layer's activations then cross the slower network."""
+    dcn_sequence: int = 1
+    """Slices over which `sequence` goes on: every layer's keys and values then cross the slower network."""
 
 
 # The preset in force. A user context is part of jit's cache key: other rules, another compilation.
 _active_rules = jax.make_user_context(default_value=None)
+_active_exchange = jax.make_user_context(default_value="gather")
 # Kind of the devices in force (an abstract mesh tells it on the newest versions of jax only).
 _active_platform = jax.make_user_context(default_value=None)
+_assumed_platform = jax.make_user_context(default_value=None)
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
-    """The mesh that the config describes, over the first devices of the machine."""
+    """The mesh that the config describes, over the first devices of the machine, or over all slices."""
     devices = list(jax.devices() if devices is None else devices)
+    outer = {axis: getattr(config, f"dcn_{axis}") for axis in MESH_AXES}
     sizes = {axis: getattr(config, axis) for axis in MESH_AXES}
-    for axis, size in sizes.items():
-        if size < 1 and not (axis == "data" and size == -1):
-            raise ValueError(f"mesh.{axis}={size}: sizes are 1 or more; only mesh.data may be -1 (the rest)")
-    used = {axis for axes in PRESETS[config.rules].values() for axis in axes}
-    for axis, size in sizes.items():
+    for name, size in [*sizes.items(), *((f"dcn_{axis}", size) for axis, size in outer.items())]:
+        if size < 1 and not (name == "data" and size == -1):
+            raise ValueError(f"mesh.{name}={size}: sizes are 1 or more; only mesh.data may be -1 (the rest)")
+    _check_use(config.rules, {**sizes, **{f"dcn_{axis}": size for axis, size in outer.items()}})
+    slices = slices_of(devices, math.prod(outer.values()))
+    here = len(slices[0])
+    where = "here" if len(slices) == 1 else "of a slice"
+    others = math.prod(size for axis, size in sizes.items() if axis != "data")
+    if sizes["data"] == -1:
+        sizes["data"] = max(here // others, 1)
+        if sizes["data"] * others != here:
+            raise ValueError(
+                f"mesh fsdp*tensor*sequence={others} does not divide the {here} devices {where}: "
+                f"it could be {_nearest_divisor(here, others)}"
+            )
+    total = math.prod(sizes.values())
+    if total > here:
+        shape = " x ".join(f"{axis}={size}" for axis, size in sizes.items())
+        raise ValueError(f"mesh {shape} needs {total} devices and {here} are {where}: set mesh.data=-1")
+    if total < here and (jax.process_count() > 1 or len(slices) > 1):
+        raise ValueError(
+            f"mesh of {total} devices would leave some of the {here} {where} idle: set mesh.data=-1"
+        )
+    auto = (AxisType.Auto,) * len(MESH_AXES)  # nn.Embed and most of Linen raise under Explicit axes
+    inner = tuple(sizes.values())
+    placed = arrange([group[:total] for group in slices], inner, tuple(outer.values()))
+    return Mesh(placed, MESH_AXES, axis_types=auto)
+
+
+def _check_use(rules: str, sizes: dict[str, int]) -> None:
+    """Refuses a mesh axis over which the rules split nothing."""
+    used = {axis for axes in PRESETS[rules].values() for axis in axes}
+    for name, size in sizes.items():
+        axis = name.removeprefix("dcn_")
         if size > 1 and axis not in used:
             fit = next(
                 name for name, rules in PRESETS.items() if any(axis in axes for axes in rules.values())
             )
             raise ValueError(
-                f"mesh.{axis}={size} is of no use to mesh.rules={config.rules}, which splits nothing "
-                f"over it: set mesh.rules={fit} or mesh.{axis}=1"
+                f"mesh.{name}={size} is of no use to mesh.rules={rules}, which splits nothing "
+                f"over it: set mesh.rules={fit} or mesh.{name}=1"
             )
-    others = math.prod(size for axis, size in sizes.items() if axis != "data")
-    if sizes["data"] == -1:
-        sizes["data"] = max(len(devices) // others, 1)
-        if sizes["data"] * others != len(devices):
-            raise ValueError(
-                f"mesh fsdp*tensor*sequence={others} does not divide the {len(devices)} devices here: "
-                f"it could be {_nearest_divisor(len(devices), others)}"
-            )
-    total = math.prod(sizes.values())
-    if total > len(devices):
-        shape = " x ".join(f"{axis}={size}" for axis, size in sizes.items())
-        raise ValueError(f"mesh {shape} needs {total} devices and {len(devices)} are here: set mesh.data=-1")
-    if total < len(devices) and jax.process_count() > 1:
-        raise ValueError(
-            f"mesh of {total} devices would leave some of the {len(devices)} idle: set mesh.data=-1"
+
+
+def slices_of(devices: Sequence[Any], number: int) -> list[list[Any]]:
+    """The devices of each slice: TPUs know theirs; elsewhere the devices of a process are one."""
+    attribute = "slice_index" if getattr(devices[0], "slice_index", None) is not None else "process_index"
+    groups: dict[int, list[Any]] = {}
+    for device in devices:
+        groups.setdefault(getattr(device, attribute), []).append(device)
+    if number == 1 and (attribute == "process_index" or len(groups) == 1):
+        return [list(devices)]
+    if len(groups) != number or len({len(group) for group in groups.values()}) > 1:
+        sizes = "+".join(str(len(group)) for group in groups.values())
+        many = f"{len(groups)} {'slices' if attribute == 'slice_index' else 'processes'}"
+        fit = (
+            f"set mesh.dcn_data={len(groups)}" if len(groups) > 1 else "leave mesh.dcn_data and its like at 1"
         )
-    auto = (AxisType.Auto,) * len(MESH_AXES)  # nn.Embed and most of Linen raise under Explicit axes
-    return jax.make_mesh(tuple(sizes.values()), MESH_AXES, axis_types=auto, devices=devices[:total])
+        raise ValueError(
+            f"mesh.dcn_* describe {number} slices and the {len(devices)} devices lie in {many} ({sizes}): {fit}"
+        )
+    return [groups[index] for index in sorted(groups)]
+
+
+def arrange(slices: Sequence[Sequence[Any]], inner: tuple[int, ...], outer: tuple[int, ...]) -> np.ndarray:
+    """Devices in the shape of the mesh: along every axis all places of one slice, then those of the next."""
+    parts = [
+        mesh_utils.create_device_mesh(inner, list(group), allow_split_physical_axes=True) for group in slices
+    ]
+    blocks = np.empty((len(parts), *inner), object)
+    for index, part in enumerate(parts):
+        blocks[index] = part
+    blocks = blocks.reshape(*outer, *inner)
+    axes = len(inner)
+    paired = blocks.transpose([i for axis in range(axes) for i in (axis, axes + axis)])
+    return paired.reshape([o * i for o, i in zip(outer, inner, strict=True)])
 
 
 @contextlib.contextmanager
-def activate(mesh: Mesh, rules: str) -> Iterator[None]:
+def activate(mesh: Mesh, rules: str, sequence_attention: str = "gather") -> Iterator[None]:
     """Puts mesh and rules in force for everything traced inside."""
-    with jax.set_mesh(mesh), _active_rules(rules), _active_platform(mesh.devices.flat[0].platform):
+    with (
+        jax.set_mesh(mesh),
+        _active_rules(rules),
+        _active_exchange(sequence_attention),
+        _active_platform(mesh.devices.flat[0].platform),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def assume(platform: str) -> Iterator[None]:
+    """Everything traced inside is meant for devices of that kind, whichever trace it: a plan without the devices."""
+    with _assumed_platform(platform):
         yield
 
 
@@ -177,17 +252,24 @@ def shard(x: Array, *names: str | None) -> jax.Array:
 
 def platform() -> str:
     """What the traced code will run on (cpu, gpu, tpu): the active mesh's devices, else the default backend's."""
-    return _active_platform.value or jax.default_backend()
+    return _assumed_platform.value or _active_platform.value or jax.default_backend()
+
+
+def in_ring() -> bool:
+    """Whether full attention keeps its keys where they are and sends them round the devices of a row."""
+    return _active_exchange.value == "ring" and parts("length") > 1
+
+
+def mesh_axes(name: str) -> tuple[str, ...]:
+    """The mesh axes that split the dimension of that name."""
+    _check((name,), (1,), ACTIVATION_AXES, "activation")
+    rules = _active_rules.value
+    return () if rules is None else PRESETS[rules].get(name, ())
 
 
 def parts(name: str) -> int:
     """How many devices share the dimension of that name."""
-    rules = _active_rules.value
-    _check((name,), (1,), ACTIVATION_AXES, "activation")
-    if rules is None:
-        return 1
-    mesh = jax.sharding.get_abstract_mesh()
-    return math.prod(mesh.shape[axis] for axis in PRESETS[rules].get(name, ()))
+    return math.prod(jax.sharding.get_abstract_mesh().shape[axis] for axis in mesh_axes(name))
 
 
 def placement(names: Sequence[str | None], shape: Sequence[int]) -> NamedSharding | None:

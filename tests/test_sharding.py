@@ -1,5 +1,6 @@
 """Sharding: rules, meshes, and above all that arrays really lie where they are said to lie once compiled."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -59,6 +60,9 @@ def test_mesh_over_given_devices() -> None:
         (MeshConfig(sequence=2), "set mesh.rules=fsdp_tensor_sequence or mesh.sequence=1"),
         (MeshConfig(fsdp=3, rules="fsdp"), "=3 does not divide the 8 devices here: it could be 2"),
         (MeshConfig(fsdp=16, rules="fsdp"), "=16 does not divide the 8 devices here: it could be 8"),
+        (MeshConfig(dcn_data=0), "mesh.dcn_data=0: sizes are 1 or more"),
+        (MeshConfig(dcn_tensor=2), "mesh.dcn_tensor=2 is of no use to mesh.rules=data"),
+        (MeshConfig(dcn_data=2), "mesh.dcn_* describe 2 slices and the 8 devices lie in 1 processes"),
         (MeshConfig(data=16), "needs 16 devices and 8 are here: set mesh.data=-1"),
         (
             MeshConfig(data=4, fsdp=4, rules="fsdp"),
@@ -71,6 +75,71 @@ def test_mesh_errors(config: MeshConfig, message: str) -> None:
         sharding.make_mesh(config)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Device:
+    """As much of a device as a mesh is arranged by."""
+
+    id: int
+    slice_index: int | None = None
+    process_index: int = 0
+    platform: str = "cpu"
+    device_kind: str = "cpu"
+
+
+def test_neighbours_of_an_axis_are_in_one_slice_as_far_as_possible() -> None:
+    slices = [[Device(4 * s + i, slice_index=s) for i in range(4)] for s in range(2)]
+    both = sharding.slices_of([device for pair in zip(*slices, strict=True) for device in pair], 2)
+    assert both == slices
+    placed = sharding.arrange(both, (2, 2, 1, 1), (2, 1, 1, 1))
+    assert [[d.id for d in row] for row in placed[:, :, 0, 0]] == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    placed = sharding.arrange(
+        both, (2, 2, 1, 1), (1, 2, 1, 1)
+    )  # fsdp over both: two of one slice, two of the other
+    assert [[d.id for d in row] for row in placed[:, :, 0, 0]] == [[0, 1, 4, 5], [2, 3, 6, 7]]
+
+
+def test_without_slices_the_devices_of_a_process_are_one() -> None:
+    devices = [Device(i, process_index=i // 4) for i in range(8)]
+    assert sharding.slices_of(devices, 1) == [devices]  # one mesh over all processes
+    assert sharding.slices_of(devices, 2) == [devices[:4], devices[4:]]
+
+
+@pytest.mark.parametrize(
+    ("devices", "number", "message"),
+    [
+        ([Device(i) for i in range(8)], 2, "lie in 1 processes (8): leave mesh.dcn_data and its like at 1"),
+        (
+            [Device(i, process_index=i // 2) for i in range(8)],
+            2,
+            "in 4 processes (2+2+2+2): set mesh.dcn_data=4",
+        ),
+        ([Device(i, slice_index=i // 4) for i in range(8)], 1, "lie in 2 slices (4+4): set mesh.dcn_data=2"),
+        ([Device(i, slice_index=i // 5) for i in range(8)], 2, "lie in 2 slices (5+3)"),
+    ],
+)
+def test_slices_that_are_not_there(devices: list[Device], number: int, message: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        sharding.slices_of(devices, number)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_mesh_of_slices_computes_what_one_slice_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight CPU devices, said to lie in two slices: sizes are of one slice, sums run over both."""
+    devices = jax.devices()
+    monkeypatch.setattr(sharding, "slices_of", lambda given, number: [given[:4], given[4:]])
+    config = MeshConfig(fsdp=2, rules="fsdp", dcn_data=2)
+    mesh = sharding.make_mesh(config, devices)
+    assert dict(mesh.shape) == {"data": 4, "fsdp": 2, "tensor": 1, "sequence": 1}
+    assert [d.id for d in mesh.devices[:, 0, 0, 0]] == [0, 2, 4, 6]
+    with pytest.raises(ValueError, match=r"does not divide the 4 devices of a slice: it could be 2"):
+        sharding.make_mesh(dataclasses.replace(config, fsdp=3), devices)
+    with pytest.raises(ValueError, match=r"would leave some of the 4 of a slice idle"):
+        sharding.make_mesh(dataclasses.replace(config, data=1), devices)
+    x = jnp.arange(8 * 6 * 24, dtype=jnp.float32).reshape(8, 6, 24)
+    with sharding.activate(mesh, config.rules):
+        assert jnp.allclose(jax.jit(lambda x: pinned(x).sum())(x), jnp.sin(x).sum(), rtol=1e-4)
 
 
 # ---------------------------------------------------------------------------------------------- names to axes

@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 
+from bertjax import sharding
 from bertjax.attention.base import Attention, Context, Variant
 from bertjax.attention.bigbird import BigBird, BigBirdAttention
 from bertjax.attention.cosformer import Cosformer, CosformerAttention
@@ -239,6 +240,7 @@ def explain(config: EncoderConfig, platform: str, *, length: int | None = None) 
                 dropout=config.attention_dropout,
                 bias=scheme_of(config.position).module.bias is not Position.bias,
                 window=isinstance(options, Window),
+                ring=isinstance(options, Full) and sharding.in_ring(),
             )
             what += " by {} ({})".format(*choose(options.backend, request))
         found.append(what)

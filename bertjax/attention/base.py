@@ -79,8 +79,16 @@ class Attention(nn.Module):
         shape, axes = (c.width, heads, c.key_size), ("width", "heads", "head_size")
         role: Role = "branch" if name.endswith("value") else "score"
         y = dense(c, "bld,dhk->blhk", shape, axes, role, name=name)(x)
-        # Keys and values keep their whole length on every device; only queries are split by `sequence`.
-        return shard(y, "batch", "length" if name == "query" else "key_length", "act_heads", "act_head_size")
+        y = shard(y, "batch", "length", "act_heads", "act_head_size")
+        if name == "query" or self.in_ring:
+            return y
+        # Keys and values are made part by part, and then brought together: every query meets all of them.
+        return shard(y, "batch", "key_length", "act_heads", "act_head_size")
+
+    @property
+    def in_ring(self) -> bool:
+        """Whether keys and values stay where they are and go round the devices that share a row (`ring.py`)."""
+        return False
 
     def rotate(self, x: Float[Array, "B L H K"], positions: Int[Array, "B L"]) -> Float[Array, "B L H K"]:
         """Queries or keys turned by their positions, where the position scheme turns them."""

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from bertjax import sharding
 from bertjax.attention.base import Attention, Context
 from bertjax.attention.kernels import KERNELS, Request, choose
+from bertjax.attention.ring import ring
 from bertjax.layers.config import Full
 from bertjax.layers.dropout import Dropout
 from bertjax.types import Array, Bool, Float
@@ -49,7 +50,14 @@ class FullAttention(Attention):
         chosen = self.kernel(context, q.shape[1], train=train)
         if chosen == "reference":
             return self.reference(q, k, v, context, train=train)
+        if chosen == "ring":
+            return ring(q, k, v, context.mask)
         return KERNELS[chosen](q, k, v, context.mask)
+
+    @property
+    def in_ring(self) -> bool:
+        """As the mesh says; what narrows the mask (a window) would send most keys round in vain."""
+        return isinstance(self.options, Full) and not self.is_initializing() and sharding.in_ring()
 
     def kernel(self, context: Context, length: int, *, train: bool) -> str:
         """The name of the implementation for this call; parameters are made by the reference, on any machine."""
@@ -66,6 +74,7 @@ class FullAttention(Attention):
             maps=self.is_mutable_collection("intermediates"),
             window=mask.window is not None,
             globals=mask.globals is not None,
+            ring=self.in_ring,
         )
         return choose(self.options.backend, request)[0]
 

@@ -11,7 +11,8 @@ by name and meets an obstacle is an error.
     splash   lengths of a multiple of 128; no attention dropout, no position bias, no attention maps. Padding is a
              segment of its own. It has no batch axis, so it is mapped over the rows.
 
-Under a mesh each device runs the kernel on its rows, its heads and its queries against all keys.
+Under a mesh each device runs the kernel on its rows, its heads and its queries against all keys. Where the mesh asks
+for a ring (`ring.py`), that is the implementation; what it cannot do is an error.
 """
 
 import dataclasses
@@ -47,12 +48,13 @@ class Request:
     maps: bool = False
     window: bool = False
     globals: bool = False
+    ring: bool = False
 
 
 def obstacle(kernel: str, request: Request) -> str | None:
     """Why the kernel cannot do this, and what would let it; None if it can."""
     r = request
-    if r.platform != PLATFORMS[kernel]:
+    if kernel in PLATFORMS and r.platform != PLATFORMS[kernel]:
         return f"{kernel} runs on {PLATFORMS[kernel]}, not on {r.platform}"
     if r.dropout:
         return f"{kernel} has no attention dropout: set model.attention_dropout=0"
@@ -62,6 +64,8 @@ def obstacle(kernel: str, request: Request) -> str | None:
         return f"{kernel} gives no attention maps"
     if r.globals:
         return f"{kernel} knows no global tokens"
+    if kernel == "ring":
+        return None
     if kernel == "splash":
         if r.length % LANES:
             return f"splash takes rows of a multiple of {LANES} tokens, not {r.length}"
@@ -79,6 +83,15 @@ def obstacle(kernel: str, request: Request) -> str | None:
 
 def choose(backend: Backend, request: Request) -> tuple[str, str]:
     """The implementation, and the reason in a few words."""
+    if request.ring:
+        against = obstacle("ring", request)
+        if backend in PLATFORMS:
+            against = f"model.attention.backend={backend} would need all keys in one place"
+        if against:
+            raise ValueError(
+                f"mesh.sequence_attention=ring: {against}; or use mesh.sequence_attention=gather"
+            )
+        return "ring", "as mesh.sequence_attention says"
     if backend == "reference":
         return "reference", "asked for"
     if backend != "auto":
