@@ -9,6 +9,7 @@ that has seen nothing but itself, the last. BERT passes it through a layer with 
 import jax.numpy as jnp
 from flax import linen as nn
 
+from bertjax import sharding
 from bertjax.attention import Context, check_attention
 from bertjax.layers.config import EncoderConfig
 from bertjax.layers.dense import dense
@@ -74,7 +75,10 @@ class Encoder(nn.Module):
         if c.direction == "left_to_right":
             last = jnp.maximum(batch.mask.sum(1, dtype=jnp.int32) - 1, 0)
             seen = jnp.take_along_axis(x, last[:, None, None], axis=1)[:, 0]
-        pooled = jnp.tanh(self.pooler(seen)) if c.pooler else seen
+        # Without a word XLA splits the pooler's width like its parameters, and turns the activations round for it.
+        pooled = seen = sharding.shard(seen, "batch", "act_width")
+        if c.pooler:
+            pooled = jnp.tanh(sharding.shard(self.pooler(seen), "batch", "act_width"))
         return EncoderOutput(hidden=x, pooled=pooled, states=states)
 
 

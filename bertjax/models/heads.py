@@ -23,6 +23,7 @@ NEVER = -1e9  # the logit of embedding rows that are no tokens
 
 def gather(hidden: Float[Array, "B L D"], where: Int[Array, "B S"]) -> Float[Array, "B S D"]:
     """The hidden states at given positions of each row."""
+    hidden = sharding.shard(hidden, "batch", "length", "act_width")  # and so is what is scattered back into it
     return jnp.take_along_axis(hidden, where[:, :, None], axis=1)
 
 
@@ -43,6 +44,7 @@ class MaskedLmHead(nn.Module):
         x = sharding.shard(x, "batch", "predictions", "act_width")
         shape, axes = (c.width, c.table_width), ("width", "output")
         x = dense(c, "bsd,de->bse", shape, axes, "head", name="transform")(x)
+        x = sharding.shard(x, "batch", "predictions", "act_width")
         x = Norm(c, name="norm")(ACTIVATIONS[c.head_activation or c.activation](x))
         return vocabulary_logits(self, x, table, c)
 
