@@ -12,6 +12,7 @@ TOOLS = {
     "export": "write a model for PyTorch's transformers",
     "predict": "use a trained model: fill-mask",
     "bench": "measure what parts of a model cost: attention",
+    "plans": "what the encoders need on TPU pods, and how they scale",
 }
 MODULES = {"import": "import_weights", "export": "export_weights"}  # of tools that are called otherwise
 

@@ -1,6 +1,7 @@
 """What the last line of every experiment file calls: flags, modes, exit codes.
 
     python -m experiments.NAME --workdir=DIR [--mode=train|evaluate|plan|profile|show] [--set path=value ...] [--smoke]
+    python -m experiments.NAME --mode=plan --topology=v5e:16x16 [--search] [--set path=value ...]
 
 Exit codes: 0 done; 2 wrong input, told in one line; 3 the numbers diverged; 75 stopped on request, start it again;
 anything else is a defect of the program or of the machine.
@@ -24,7 +25,7 @@ from bertjax.sharding import MeshConfig
 MODES = {
     "train": "run, or resume the run that --workdir holds (default)",
     "evaluate": "held-out metrics of the newest checkpoint in --workdir",
-    "plan": "compile the real step and print what it needs; runs nothing",
+    "plan": "compile the real step and print what it needs, here or on --topology; runs nothing",
     "profile": "record a few steps and list where their time goes",
     "show": "print the resolved config",
 }
@@ -60,6 +61,8 @@ def _flags() -> flags.FlagValues:
     flags.DEFINE_enum("mode", "train", list(MODES), "What to do.", flag_values=values)
     flags.DEFINE_multi_string("set", [], "path=value: changes a setting.", flag_values=values)
     flags.DEFINE_bool("smoke", False, "Shrink everything to seconds on one CPU.", flag_values=values)
+    flags.DEFINE_string("topology", None, "Machine to plan for, as v5e:16x16.", flag_values=values)
+    flags.DEFINE_bool("search", False, "Plan: find the mesh.", flag_values=values)
     flags.DEFINE_string("coordinator", None, "host:port of process 0.", flag_values=values)
     flags.DEFINE_integer("processes", None, "How many processes take part.", flag_values=values)
     flags.DEFINE_integer("process", None, "Which of them this is.", flag_values=values)
@@ -104,6 +107,10 @@ def _run(config: Config, rest: list[str], values: Any, prepare: Prepare | None, 
         for path, value, _ in settings.describe(config, CHOICES):
             print(f"{path}={value}")
         return 0
+    if values.mode != "plan" and (values.topology or values.search):
+        raise ValueError("--topology and --search belong to --mode=plan")
+    if values.mode == "plan" and (values.topology or values.search):
+        return _plan(config, values)
     if values.workdir is None:
         raise ValueError("--workdir is missing: name a folder for the run, as --workdir=runs/NAME")
     check_folder(values.workdir)
@@ -131,6 +138,28 @@ def _run(config: Config, rest: list[str], values: Any, prepare: Prepare | None, 
         if not train.train(config, values.workdir, result):
             print(f"finished before, at step {config.train.steps}:\n{journal.inventory(values.workdir)}")
     return 0
+
+
+def _plan(config: Config, values: Any) -> int:
+    """A plan for a machine that is not here: needs no workdir, no corpus and no other process."""
+    from bertjax import plan
+    from bertjax.data.open import open_vocabulary
+
+    topology = None if values.topology is None else plan.find(values.topology)
+    check(config)
+    name = getattr(sys.modules["__main__"].__spec__, "name", "experiments.plan")
+    workdir = values.workdir or str(pathlib.Path("runs", *name.split(".")[1:]))
+    check_folder(workdir)
+    corpus, notes = config.data.corpus, []
+    here = [name for name in corpus_names(corpus) if pathlib.Path(name).exists()]
+    if not here and not corpus.startswith(SYNTHETIC):
+        notes = [f"{corpus} is not here: planned with a made-up vocabulary of the model's size"]
+        corpus = SYNTHETIC
+    vocabulary = open_vocabulary(corpus, config.model.vocab)
+    result = plan.run(
+        config, vocabulary, workdir, topology=topology, search=values.search, notes=tuple(notes)
+    )
+    return 0 if result["fits"] else 2
 
 
 def _prepared(prepare: Prepare, config: Config, workdir: str) -> Config:
@@ -221,6 +250,8 @@ def help_text(config: Config, about: str) -> str:
         "  --set path=value     changes a setting (may be repeated)",
         "  --smoke              shrinks everything to seconds on one CPU",
         "  --debug              shows where an error came from",
+        "  --topology=MACHINE   with --mode=plan: a machine that is not here, as v5e:16x16, v5p:4x4x4, gpu:8, cpu:8",
+        "  --search             with --topology: try meshes, rules, remat and microbatches, and rank those that fit",
         "  --coordinator=HOST:PORT --processes=N --process=I    one of several processes",
         "  --distributed        the same, found through the cluster's environment",
         "",
