@@ -151,9 +151,9 @@ def _plan(config: Config, values: Any) -> int:
     workdir = values.workdir or str(pathlib.Path("runs", *name.split(".")[1:]))
     check_folder(workdir)
     corpus, notes = config.data.corpus, []
-    here = [name for name in corpus_names(corpus) if pathlib.Path(name).exists()]
-    if not here and not corpus.startswith(SYNTHETIC):
-        notes = [f"{corpus} is not here: planned with a made-up vocabulary of the model's size"]
+    missing = [name for name in corpus_names(corpus) if not pathlib.Path(name).exists()]
+    if missing and not corpus.startswith(SYNTHETIC):
+        notes = [f"{missing[0]} is not here: planned with a made-up vocabulary of the model's size"]
         corpus = SYNTHETIC
     vocabulary = open_vocabulary(corpus, config.model.vocab)
     result = plan.run(

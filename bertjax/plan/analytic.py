@@ -21,6 +21,7 @@ Exchanges of a step with k microbatches, by mesh axis (n devices along it); A is
 
 import dataclasses
 import math
+import types
 from collections.abc import Mapping
 from typing import Any
 
@@ -105,13 +106,12 @@ def memory(
     if key not in _saved:
         _saved[key] = saved_activations(config, vocabulary, platform, ROWS)
     largest = 0
-    if sizes["fsdp"] > 1:
+    if sizes["fsdp"] > 1:  # one layer is at work and one on its way, besides what is outside of the stack
         stack = [leaf for leaf in model.leaves if "layers" in leaf.names]
-        layers = split(Model(stack, 0.0), sizes, rules, NOT_FSDP) if stack else 0
-        depth = stack[0].value.shape[0] if stack else 1
         whole = split(model, sizes, rules, NOT_FSDP)
-        # Of a loop one layer is at work and one on its way.
-        largest = (whole - layers + 2 * layers // depth) * config.model.compute.itemsize
+        layers = split(Model(stack, 0.0), sizes, rules, NOT_FSDP) if stack else whole
+        depth = stack[0].value.shape[0] if stack else config.model.layers
+        largest = (whole - layers + 2 * layers // max(depth, 2)) * config.model.compute.itemsize
     return Memory(
         parameters=4 * mine,
         optimizer=int(4 * mine * model.optimizer),
@@ -170,7 +170,7 @@ def group_of(mesh: Mesh, axes: tuple[str, ...]) -> np.ndarray:
 
 def legal(config: Config, model: Model, sizes: Mapping[str, int]) -> None:
     """Raises a ValueError where something does not divide."""
-    mesh: Any = dataclasses.make_dataclass("Sizes", ["shape"])(sizes)
+    mesh = types.SimpleNamespace(shape=sizes)
     rules, encoder = config.mesh.rules, config.model
     for leaf in model.leaves:
         sharding.spec(leaf.names, leaf.value.shape, mesh, rules, "parameter")

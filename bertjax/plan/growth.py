@@ -9,8 +9,6 @@ import dataclasses
 import time
 from typing import Any
 
-import jax
-
 from bertjax.config import Config
 from bertjax.data.corpus import Vocabulary
 from bertjax.plan.collectives import collectives
@@ -49,13 +47,15 @@ def communication(config: Config, vocabulary: Vocabulary, shards: int, devices: 
     return Sent(shards, sum(one.times * one.wire for one in found), 4 * program.parameters)
 
 
-def compile_time(
-    config: Config, vocabulary: Vocabulary, layers: int, devices: list[Any] | None = None
-) -> float:
-    """Processor seconds from a config of so many scanned layers to the compiled step, without any cache."""
+def compile_time(config: Config, vocabulary: Vocabulary, layers: int, *, seed: int = 0) -> float:
+    """Processor seconds from a config of so many scanned layers to the compiled step on one device of this machine.
+
+    The seed is a constant of the program: with another one no cache has it.
+    """
     model = dataclasses.replace(config.model, layers=layers, scan=True)
-    program = build(dataclasses.replace(config, model=model), vocabulary, devices)
-    jax.clear_caches()
+    train = dataclasses.replace(config.train, seed=seed)
+    config = dataclasses.replace(config, model=model, train=train, mesh=MeshConfig(data=1))
+    program = build(config, vocabulary)
     began = time.process_time()
     with program.active():
         make_train_step(program).lower(program.state, program.batch).compile()

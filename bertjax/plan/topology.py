@@ -40,20 +40,20 @@ class Chip:
     hosted: int = 4  # chips of one machine
 
 
-# TPUs: cloud.google.com/tpu/docs/v4, v5e, v5p, v6e, tables "System architecture": peak, capacity and bandwidth of HBM,
+# TPUs: cloud.google.com/tpu/docs/v4, v5e, v5p, v6e, tables "System architecture": peak, capacity and bandwidth of HBM;
 # bidirectional bandwidth of the interconnect a chip (v4 600, v5e 400, v5p 1200, v6e 800 GB/s; here by link and
-# direction: a chip has two links a dimension), bandwidth of the data-centre network (v5e 6.4 and v6e 25.6 Tbit/s a pod
-# of 256 chips, v5p 50 Gbit/s a chip; v4 has no figure there: as v5p). What the compiler itself lets a program use of
-# v5e's 16, v6e's 32 and v5p's 95 GB is written in its refusals. JAX sees the two TensorCores of a v4 chip apart in
-# topologies of this compiler: half a chip each. Along a side of a 3D slice links wrap at multiples of four (cubes
-# joined by optical switches), in 2D along the whole side of a pod, sixteen.
+# direction: a chip has two links a dimension); bandwidth of the data-centre network (v5e 6.4 and v6e 25.6 Tbit/s a pod
+# of 256 chips, v5p 50 Gbit/s a chip; v4 has no figure there: as v5p). What the compiler lets a program use is written
+# in its refusals: 15.75 GiB on v5e, 31.24 on v6e, 15.25 on a core of v4, and no less than all 95 on v5p. JAX sees the
+# two TensorCores of a v4 chip apart in topologies of this compiler: half a chip each. Along a side of a 3D slice links
+# wrap at multiples of four (cubes joined by optical switches), in 2D along the whole side of a pod, sixteen.
 # GPUs: NVIDIA's data sheets of A100 80GB SXM, H100 SXM and H200 SXM: peak bf16 without sparsity, HBM, NVLink (600 and
 # 900 GB/s in both directions); 400 Gbit/s of network a GPU as in DGX H100, 200 in DGX A100.
 CHIPS = {
-    "v4": Chip("TPU v4", 16 * GIB, 137.5 * TERA, 614e9, 25e9, 3, 3.125e9, devices=2),
+    "v4": Chip("TPU v4", int(15.25 * GIB), 137.5 * TERA, 614e9, 25e9, 3, 3.125e9, devices=2),
     "v5e": Chip("TPU v5e", int(15.75 * GIB), 197 * TERA, 819e9, 50e9, 2, 3.125e9, wraps=16, hosted=8),
     "v5p": Chip("TPU v5p", int(95 * GIB), 459 * TERA, 2765e9, 100e9, 3, 6.25e9),
-    "v6e": Chip("TPU v6e", int(31.25 * GIB), 918 * TERA, 1638e9, 100e9, 2, 12.5e9, wraps=16, hosted=8),
+    "v6e": Chip("TPU v6e", int(31.24 * GIB), 918 * TERA, 1638e9, 100e9, 2, 12.5e9, wraps=16, hosted=8),
     "a100": Chip("A100 80GB SXM", 80 * GB, 312 * TERA, 2039e9, 300e9, 0, 25e9, hosted=8),
     "h100": Chip("H100 80GB SXM", 80 * GB, 989 * TERA, 3350e9, 450e9, 0, 50e9, hosted=8),
     "h200": Chip("H200 141GB SXM", 141 * GB, 989 * TERA, 4800e9, 450e9, 0, 50e9, hosted=8),

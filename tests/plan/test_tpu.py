@@ -94,6 +94,15 @@ def test_two_slices() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
+def test_a_ring_on_a_slice() -> None:
+    """Keys and values go round between neighbours, two parts of a row in one trip, forward and backward."""
+    split = ("mesh.rules=fsdp_tensor_sequence", "mesh.sequence=2", "mesh.sequence_attention=ring")
+    made = plan(small(*split), open_vocabulary("synthetic", 1000), topology=find("v5e:2x2"))
+    assert made["attention"].startswith("full by ring") and made["fits"]
+    assert {"collective-permute"} <= {row["kind"] for row in made["collectives"] if row["axis"] == "sequence"}
+
+
 def test_what_does_not_fit_is_told(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The compiler's refusal becomes one line with settings to try, and an exit code."""
     config = small("model.attention.backend=reference", "train.batch_size=65536", "mesh.data=1")
