@@ -10,13 +10,13 @@ Memory of one device, with P the parameters:
 
 Exchanges of a step with k microbatches, by mesh axis (n devices along it); A is one layer's activations:
 
-    data       all-reduce of the gradients
+    data       k times: all-reduce of the gradients (XLA sums those of every microbatch over the devices at once)
     fsdp       k times: all-gather of the parameters for the forward pass, again for the backward pass (and once more
                to compute a block again), reduce-scatter of the gradients
     tensor     k times, every layer: an all-reduce of A after attention and after the feed-forward part, and as many in
                the backward pass (half as many again with remat)
     sequence   k times, every layer: keys and values of whole rows gathered, or sent round, and their gradients brought
-               back; all-reduce of the gradients
+               back; all-reduce of the gradients as over data
 """
 
 import dataclasses
@@ -144,7 +144,7 @@ def exchanges(config: Config, model: Model, mesh: Mesh) -> list[Collective]:
 
     # A gradient is summed over every axis that splits rows or their length but not the parameter.
     mine = split(model, sizes, rules)
-    add("all-reduce", ("data", "sequence"), 1, "f32", mine)
+    add("all-reduce", ("data", "sequence"), parts, "f32", mine)
     whole = split(model, sizes, rules, NOT_FSDP)
     add("all-gather", ("fsdp",), parts * (2 + again), kind, whole)
     add("reduce-scatter", ("fsdp",), parts, "f32", whole)
