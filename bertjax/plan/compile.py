@@ -27,6 +27,7 @@ from bertjax import sharding, tasks
 from bertjax.config import Config
 from bertjax.data.corpus import Vocabulary
 from bertjax.data.loader import abstract_batch
+from bertjax.plan.topology import libtpu_environment
 from bertjax.program import Program
 from bertjax.train import make_train_step
 from bertjax.types import Tree
@@ -60,8 +61,10 @@ def compile_step(program: Program) -> Compiled:
     with program.active():
         lowered = make_train_step(program).lower(program.state, program.batch)
         began = time.perf_counter()
+        tpu = program.mesh.devices.flat[0].platform == "tpu"
         try:
-            compiled = lowered.compile()
+            with libtpu_environment() if tpu else contextlib.nullcontext():
+                compiled = lowered.compile()
         except jax.errors.JaxRuntimeError as error:
             if (refused := refusal(str(error))) is None:
                 raise

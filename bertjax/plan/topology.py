@@ -191,9 +191,7 @@ def _tpus(topology: Topology) -> list[Any]:
     options: dict[str, Any] = {} if topology.slices == 1 else {"num_slices": topology.slices}
     if math.prod(topology.sides) == 1:
         options["chips_per_host_bounds"] = (1, 1, 1)
-    # It is to ask no server what machine this is, to share this one with other plans, and to keep its warnings.
-    quiet = {"TPU_STDERR_LOG_LEVEL": "3", "TPU_MIN_LOG_LEVEL": "3", "TPU_WORKER_HOSTNAMES": "localhost"}
-    with _environment(XLA_FLAGS="", TPU_SKIP_MDS_QUERY="1", ALLOW_MULTIPLE_LIBTPU_LOAD="1", **quiet):
+    with libtpu_environment():
         shape = "x".join(map(str, topology.sides))
         try:
             described = topologies.get_topology_desc(f"{kind}:{shape}", platform="tpu", **options)
@@ -205,7 +203,20 @@ def _tpus(topology: Topology) -> list[Any]:
 
 
 @contextlib.contextmanager
-def _environment(**changes: str) -> Iterator[None]:
+def libtpu_environment() -> Iterator[None]:
+    """What libtpu is to find in the environment, when it is loaded and when it first compiles.
+
+    No flags of XLA's, which are those of the CPU here and would end the process; no server to ask what machine this is;
+    leave to share this machine with other plans; and no warnings that it is none of its kind.
+    """
+    changes = {
+        "XLA_FLAGS": "",
+        "TPU_SKIP_MDS_QUERY": "1",
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+        "TPU_WORKER_HOSTNAMES": "localhost",
+        "TPU_STDERR_LOG_LEVEL": "3",
+        "TPU_MIN_LOG_LEVEL": "3",
+    }
     before = {name: os.environ.get(name) for name in changes}
     os.environ.update(changes)
     try:
