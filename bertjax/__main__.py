@@ -11,7 +11,7 @@ TOOLS = {
     "import": "read a published model, of PyTorch or of Google's BERT",
     "export": "write a model for PyTorch's transformers",
     "predict": "use a trained model: fill-mask",
-    "bench": "measure what parts of a model cost: attention",
+    "bench": "measure what parts of a model cost",
     "plans": "what the encoders need on TPU pods, and how they scale",
 }
 MODULES = {"import": "import_weights", "export": "export_weights"}  # of tools that are called otherwise

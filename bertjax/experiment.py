@@ -18,6 +18,7 @@ from typing import Any
 from absl import flags, logging
 
 from bertjax import settings
+from bertjax.attention import shrink
 from bertjax.config import CHOICES, Config, Phase, check
 from bertjax.data.open import SYNTHETIC, corpus_names
 from bertjax.sharding import MeshConfig
@@ -210,10 +211,11 @@ def check_folder(workdir: str) -> None:
 
 def smoke(config: Config) -> Config:
     """The same experiment in seconds on one CPU: a tiny model, a few steps, made-up text."""
-    period = len(config.model.attention.period())
+    attention = shrink(config.model.attention)
     model = dataclasses.replace(
         config.model,
-        layers=2 * period,
+        attention=attention,
+        layers=2 * len(attention.period()),
         width=32,
         heads=2,
         head_size=None,

@@ -1,5 +1,7 @@
 """Attention variants: one file each, one line each in the registry below."""
 
+import dataclasses
+
 import jax.numpy as jnp
 
 from bertjax import sharding
@@ -40,6 +42,7 @@ __all__ = [
     "explain",
     "make_attention",
     "name_of",
+    "shrink",
     "variant_of",
 ]
 
@@ -190,6 +193,23 @@ def variant_of(options: AttentionOptions) -> Variant:
 def name_of(options: AttentionOptions) -> str:
     """The name in the registry that these options belong to."""
     return next(name for name, variant in ATTENTIONS.items() if type(variant.options) is type(options))
+
+
+def shrink(options: AttentionOptions) -> AttentionOptions:
+    """The same attention with sizes for short rows and few heads: those of `Variant.small`, where they are less."""
+    variant, inner, sizes = variant_of(options), {}, {}
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if isinstance(value, AttentionOptions):
+            inner[field.name] = shrink(value)
+        elif variant.small is not None and isinstance(value, int):
+            small, default = (getattr(one, field.name) for one in (variant.small, variant.options))
+            if small != default:
+                sizes[field.name] = min(value, small)
+    options = dataclasses.replace(options, **inner)
+    shrunk = dataclasses.replace(options, **sizes)
+    before, after = ({type(kind) for kind in one.period()} for one in (options, shrunk))
+    return shrunk if before == after else options  # no kind of layer may be lost
 
 
 def make_attention(config: EncoderConfig, options: AttentionOptions, name: str) -> Attention:

@@ -1,1 +1,1 @@
-"""Prices: what parts of a model cost, measured alone. `python -m bertjax bench NAME`."""
+"""Prices: what parts of a model cost, measured alone. `python -m bertjax bench NAME` runs `NAME.py`."""

@@ -38,6 +38,15 @@ FORMS: dict[str, AttentionOptions] = {
 }
 PRICES = ("seconds", "bytes", "flops")
 
+USAGE = """usage: python -m bertjax bench attention [--option=value ...]
+
+Measures one block around every attention, forward and backward, over lengths of rows: time, memory, operations, and the
+exponents with which they grow. Writes tables, numbers and a plot.
+
+    python -m bertjax bench attention --model=base --model.dtype=bfloat16 --tokens=65536
+    python -m bertjax bench attention --variants=full,window,linear --equal=parameters
+    python -m bertjax bench attention --variants=full,linformer --model.attention=linformer --model.attention.rank=64"""
+
 
 @dataclasses.dataclass(frozen=True)
 class AttentionBench:
@@ -195,3 +204,6 @@ def write(folder: pathlib.Path, about: dict[str, Any], lines: list[Line]) -> Non
     data = {"about": about, "variants": [dataclasses.asdict(line) for line in lines]}
     replace_file(str(folder / "attention.json"), (json.dumps(data, indent=1) + "\n").encode())
     replace_file(str(folder / "attention.md"), markdown(about, lines).encode())
+
+
+OPTIONS = AttentionBench()

@@ -1,28 +1,30 @@
-"""`python -m bertjax bench NAME`: prices of the parts of a model."""
+"""`python -m bertjax bench NAME`: prices of the parts of a model.
+
+A bench is a module `bertjax/bench/NAME.py` with its `USAGE`, its `OPTIONS` and `run(options)`, and a line here.
+"""
+
+import importlib
 
 from bertjax import settings
 
-USAGE = """usage: python -m bertjax bench attention [--option=value ...]
-
-Measures one block around every attention, forward and backward, over lengths of rows: time, memory, operations, and the
-exponents with which they grow. Writes tables, numbers and a plot.
-
-    python -m bertjax bench attention --model=base --model.dtype=bfloat16 --rows=8
-    python -m bertjax bench attention --variants=full,window,linear --equal=parameters
-    python -m bertjax bench attention --variants=full,linformer --model.attention=linformer --model.attention.rank=64"""
-
-BENCHES = ("attention",)
+BENCHES = {
+    "attention": "time and memory of one block around every attention, over lengths",
+}
 
 
 def main(arguments: list[str]) -> int:
-    """Runs the tool."""
-    asks = not arguments or arguments[0] in ("--help", "-h")
-    name, rest = ("attention", ["--help"]) if asks else (arguments[0], arguments[1:])
-    if name not in BENCHES:
-        raise ValueError(f"unknown bench {name!r}: {settings.suggest(name, BENCHES)}")
-
-    from bertjax.bench.attention import AttentionBench, run
+    """Runs one bench."""
+    if not arguments or arguments[0] in ("--help", "-h"):
+        print(
+            "usage: python -m bertjax bench NAME [--option=value ...]\n\nBenches (bench NAME --help explains one):"
+        )
+        for name, purpose in BENCHES.items():
+            print(f"  {name:12}{purpose}")
+        return 0
+    if arguments[0] not in BENCHES:
+        raise ValueError(f"unknown bench {arguments[0]!r}: {settings.suggest(arguments[0], list(BENCHES))}")
     from bertjax.config import CHOICES
 
-    run(settings.from_arguments(AttentionBench(), rest, CHOICES, USAGE))
+    bench = importlib.import_module(f"bertjax.bench.{arguments[0]}")
+    bench.run(settings.from_arguments(bench.OPTIONS, arguments[1:], CHOICES, bench.USAGE))
     return 0

@@ -1,6 +1,10 @@
 """The battery over every entry of the registry, and over one that is added here on the fly."""
 
 import dataclasses
+import importlib.util
+import pathlib
+import re
+import sys
 from collections.abc import Callable
 
 import jax
@@ -8,12 +12,27 @@ import jax.numpy as jnp
 import pytest
 
 from bertjax import sharding
-from bertjax.attention import ATTENTIONS, Attention, AttentionOptions, Context, Variant, check_attention
+from bertjax.attention import (
+    ATTENTIONS,
+    Attention,
+    AttentionOptions,
+    Context,
+    Variant,
+    check_attention,
+    explain,
+)
+from bertjax.bench.attention import AttentionBench, choose
+from bertjax.config import CHOICES, Config
+from bertjax.experiment import smoke
 from bertjax.layers.config import EncoderConfig, PositionOptions
 from bertjax.layers.position import POSITIONS, Position, Scheme
+from bertjax.models.cost import stack_flops
+from bertjax.settings import describe, override
 from bertjax.types import Array
 from tests.attention import battery
 from tests.attention.battery import CHECKS, FAST, case_of, options_of, refusal, small_batch
+
+README = pathlib.Path(__file__).parents[2] / "README.md"
 
 
 # What one check compiles the next ones use: all of a variant run in one process.
@@ -31,7 +50,7 @@ class Mean(AttentionOptions):
 
 
 class MeanAttention(Attention):
-    """A variant that is added on the fly: one class and one line."""
+    """The mean, and the query itself."""
 
     def mix(self, q: Array, k: Array, v: Array, context: Context, *, train: bool) -> Array:
         del train
@@ -41,11 +60,47 @@ class MeanAttention(Attention):
         return (q + jnp.einsum("bhlm,bmhk->blhk", weights, v.astype(jnp.float32))).astype(q.dtype)
 
 
-@pytest.mark.xdist_group("mean")
+@pytest.fixture(scope="module")
+def added(tmp_path_factory: pytest.TempPathFactory) -> Variant:
+    """The variant that the README adds: one file and one line, run as they stand there."""
+    section = README.read_text().split("## Swap the attention\n")[1].split("\n## ")[0]
+    file, line = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    path = tmp_path_factory.mktemp("added") / "sharp.py"
+    path.write_text(file)
+    spec = importlib.util.spec_from_file_location("sharp", path)
+    assert spec is not None and spec.loader is not None
+    module = sys.modules["sharp"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    registry: dict[str, Variant] = {}
+    exec(line, {**vars(module), "ATTENTIONS": registry, "Variant": Variant})
+    assert list(registry) == ["sharp"]
+    return registry["sharp"]
+
+
+@pytest.mark.xdist_group("added")
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-def test_a_variant_added_on_the_fly(check: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(ATTENTIONS, "mean", Variant(Mean(), MeanAttention, 2_362_368))
-    check("mean")
+def test_a_variant_added_on_the_fly(
+    check: Callable[[str], None], added: Variant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ATTENTIONS, "sharp", added)
+    check("sharp")
+
+
+@pytest.mark.xdist_group("added")
+def test_an_added_variant_is_chosen_and_priced_as_all_others(
+    added: Variant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ATTENTIONS, "sharp", added)
+    choices = {**CHOICES, AttentionOptions: {name: variant.options for name, variant in ATTENTIONS.items()}}
+    settings = ["model.attention=sharp", "model.attention.temperature=0.5"]
+    config = smoke(override(Config(), settings, choices))
+    assert config.model.attention == dataclasses.replace(added.options, temperature=0.5)  # type: ignore[call-arg]
+    assert "sharp" in explain(config.model, "cpu")
+    assert "Divides the scores." in [doc for _, _, doc in describe(config, choices)]
+    full = dataclasses.replace(config.model, attention=ATTENTIONS["full"].options)
+    assert stack_flops(config.model, 16) == stack_flops(full, 16)
+    listed = choose(AttentionBench(variants=("sharp",)))
+    assert listed["sharp"].attention == added.options
 
 
 class LeakyAttention(MeanAttention):

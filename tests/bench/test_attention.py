@@ -12,6 +12,7 @@ from bertjax.__main__ import main
 from bertjax.attention import ATTENTIONS, variant_of
 from bertjax.attention.bigbird import BigBird
 from bertjax.attention.hybrid import Hybrid
+from bertjax.bench import attention as bench
 from bertjax.bench.attention import FORMS, AttentionBench, choose, run
 from bertjax.bench.block import Rows, Timing, price, trace
 from bertjax.bench.equal import match
@@ -175,6 +176,20 @@ def test_what_needs_too_much_memory_is_not_run(tmp_path: pathlib.Path) -> None:
     assert "–" in (tmp_path / "attention.md").read_text()
 
 
+def test_one_that_cannot_be_built_does_not_end_the_list(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in [name for name in ATTENTIONS if name not in ("full", "grouped_query")]:
+        monkeypatch.delitem(ATTENTIONS, name)
+    monkeypatch.setattr(bench, "FORMS", {})
+    two_heads = dataclasses.replace(SMALL, heads=2)
+    options = AttentionBench(model=two_heads, lengths=(8,), memory=1e-9, out=str(tmp_path))
+    assert [line.name for line in run(options)] == ["full"]
+    assert "left out: model.attention.groups=4 does not divide model.heads=2" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="does not divide"):
+        run(dataclasses.replace(options, variants=("grouped_query",)))
+
+
 def test_what_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
     everything = choose(AttentionBench())
     assert set(everything) == {*ATTENTIONS, *FORMS}
@@ -218,8 +233,10 @@ def test_mistakes_are_one_line(capsys: pytest.CaptureFixture[str], tmp_path: pat
     assert "cannot be a folder" in capsys.readouterr().err
     assert main(["bench", "attentoin"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+    assert main(["bench", "--help"]) == 0
+    assert "\n  attention " in capsys.readouterr().out
     with pytest.raises(SystemExit):
-        main(["bench", "--help"])
+        main(["bench", "attention", "--help"])
     assert "--equal_length" in capsys.readouterr().out
 
 

@@ -1,0 +1,21 @@
+"""A Fourier transform in the place of attention.
+
+Paper: Lee-Thorp et al., 2105.03824 (FNet).
+Command: python -m experiments.attention.fourier --workdir=runs/attention/fourier
+Cost: about that of the base, experiments/attention/full.py.
+Expected: No number is published at this size. Not run here.
+"""
+
+from bertjax import experiment
+from bertjax.attention.fourier import Fourier
+from bertjax.config import Config
+from experiments.attention.full import around, prepare
+
+
+def config() -> Config:
+    """Nothing is learned here."""
+    return around(Fourier())
+
+
+if __name__ == "__main__":
+    experiment.main(config(), prepare=prepare)

@@ -1,0 +1,21 @@
+"""Fourier mixing with attention in every second layer.
+
+Paper: Lee-Thorp et al., 2105.03824, Section 4 (FNet-Hybrid).
+Command: python -m experiments.attention.hybrid_mixed --workdir=runs/attention/hybrid_mixed
+Cost: about that of the base, experiments/attention/full.py.
+Expected: No number is published at this size. Not run here.
+"""
+
+from bertjax import experiment
+from bertjax.attention.hybrid import Hybrid
+from bertjax.config import Config
+from experiments.attention.full import around, prepare
+
+
+def config() -> Config:
+    """Two layers of four attend."""
+    return around(Hybrid(place="mixed", number=2))
+
+
+if __name__ == "__main__":
+    experiment.main(config(), prepare=prepare)

@@ -1,0 +1,21 @@
+"""Local layers with a global one in three.
+
+Paper: Warner et al., 2412.13663 (ModernBERT).
+Command: python -m experiments.attention.local_global --workdir=runs/attention/local_global
+Cost: about that of the base, experiments/attention/full.py.
+Expected: GLUE 88.4 for ModernBERT-base, whose attention this is. Not run here.
+"""
+
+from bertjax import experiment
+from bertjax.attention.local_global import LocalGlobal
+from bertjax.config import Config
+from experiments.attention.full import around, prepare
+
+
+def config() -> Config:
+    """Layers one and four see everything."""
+    return around(LocalGlobal(every=3, size=32))
+
+
+if __name__ == "__main__":
+    experiment.main(config(), prepare=prepare)

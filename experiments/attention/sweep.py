@@ -1,0 +1,200 @@
+"""Pretrains every attention of this folder on the quickstart's corpus, and prints one table.
+
+    python -m experiments.attention.sweep --workdir=runs/attention
+    python -m experiments.attention.sweep --variants=full,window,linear --equal=parameters --set=train.steps=500
+
+Each variant is a run of its own, in a process of its own, below the workdir: it can be looked at, evaluated and used
+like any other. Run again, the sweep skips what is finished and resumes what is not. A variant that fails is a line of
+the table, and the sweep goes on.
+
+Columns: parameters; the median time of a step; the memory that the compiled step needs on one device; accuracy on
+held-out masked words. Cost: 28 times that of experiments/attention/full.py.
+"""
+
+import dataclasses
+import json
+import pathlib
+import pkgutil
+import signal
+import statistics
+import subprocess
+import sys
+from importlib import import_module
+from typing import Any
+
+import jax
+
+import experiments.attention as here
+from bertjax import experiment, settings
+from bertjax.bench.equal import Equal, match
+from bertjax.bench.table import number, table
+from bertjax.config import CHOICES, Config, fingerprint, read_workdir
+from bertjax.data.files import replace_file
+from bertjax.report import read_metrics
+from bertjax.train import REQUEUE
+from experiments import quickstart
+from experiments.attention import full
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+VARIANTS = sorted(module.name for module in pkgutil.iter_modules(here.__path__) if module.name != "sweep")
+HEAD = ("variant", "parameters", "step (ms)", "memory (MB)", "held-out MLM accuracy")
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """What is compared, and how."""
+
+    workdir: str = "runs/attention"
+    """Folder of the runs and of the corpus that they share."""
+    variants: tuple[str, ...] = ()
+    """Names of files beside this one; none means all."""
+    equal: Equal = "none"
+    """What all models have in common with the base: nothing, the parameters or the operations of a block."""
+    set: tuple[str, ...] = ()
+    """Settings of all runs, as in --set=train.steps=500,train.batch_size=32."""
+    smoke: bool = False
+    """With --smoke=true every run is shrunk to seconds, on made-up text."""
+
+    def __post_init__(self) -> None:
+        """Refuses what does not exist."""
+        for name in self.variants:
+            if name not in VARIANTS:
+                raise ValueError(f"unknown variant {name!r}: {settings.suggest(name, VARIANTS)}")
+
+
+class Stopped(Exception):
+    """Asked to stop; the run that was going on has saved itself."""
+
+
+def main(arguments: list[str]) -> int:
+    """0 if all runs succeeded, 1 if some failed, 2 for wrong input, 75 if it was stopped."""
+    try:
+        return sweep(settings.from_arguments(Sweep(), arguments, {}, (__doc__ or "").strip()))
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except Stopped:
+        print("stopped: the same command goes on from there", file=sys.stderr)
+        return REQUEUE
+
+
+def sweep(options: Sweep) -> int:
+    """Runs what is not finished, and prints the table."""
+    jax.config.update("jax_platforms", "cpu")  # this process only counts; its runs need the accelerator
+    root, assignments = pathlib.Path(options.workdir).resolve(), list(options.set)
+    experiment.check_folder(str(root))
+    check(options)
+    if not options.smoke:
+        assignments.append(f"data.corpus={quickstart.prepare(full.config(), str(root)).data.corpus}")
+    root = root if options.equal == "none" else root / f"equal_{options.equal}"
+    names, lines = options.variants or VARIANTS, []
+    for index, name in enumerate(names, 1):
+        print(f"{index}/{len(names)} {name}", end=" ", flush=True)
+        try:
+            lines.append(run(name, root / name, options, assignments))
+        except ValueError as error:
+            lines.append([name, f"failed: {error}"])
+        print(*lines[-1][1:], sep="  ", flush=True)
+        write(root, lines)
+    print(f"\n{write(root, lines)}\nwritten to {root / 'table.md'}")
+    return int(any(len(line) < len(HEAD) for line in lines))
+
+
+def check(options: Sweep) -> None:
+    """Refuses settings that no variant has, before minutes go into a corpus."""
+    refused = []
+    for name in options.variants or VARIANTS:
+        try:
+            settings.override(of(name, smoke=options.smoke), options.set, CHOICES)
+            return
+        except ValueError as error:
+            refused.append(error)
+    raise refused[0]
+
+
+def run(name: str, folder: pathlib.Path, options: Sweep, assignments: list[str]) -> list[str]:
+    """The line of a variant, which is trained unless it is already; a ValueError says why there is none."""
+    wanted = resolve(name, options, assignments)
+    if options.equal != "none":
+        assignments = [*assignments, f"model.feedforward={wanted.model.feedforward}"]
+    flags = [*(f"--set={assignment}" for assignment in assignments), *(["--smoke"] if options.smoke else [])]
+    if not finished(folder, wanted):
+        start(name, folder, "train", flags)
+        start(name, folder, "plan", flags)
+    result, plan = (json.loads((folder / f"{what}.json").read_text()) for what in ("result", "plan"))
+    rates = [line["steps_per_second"] for line in read_metrics(str(folder)) if "steps_per_second" in line]
+    return [
+        name,
+        f"{plan['parameters']:,}",
+        number(1e3 / statistics.median(rates)),
+        number(plan["bytes_per_device"]["total"] / 1e6),
+        f"{result['metrics']['heldout_mlm_accuracy']:.1%}",
+    ]
+
+
+def resolve(name: str, options: Sweep, assignments: list[str]) -> Config:
+    """The config that the variant will be run with."""
+    config = settings.override(of(name, smoke=options.smoke), assignments, CHOICES)
+    if options.equal == "none":
+        return config
+    # What is set for one attention the base may lack; it is equal in everything else.
+    shared = [one for one in assignments if not one.startswith("model.attention.")]
+    base = settings.override(of("full", smoke=options.smoke), shared, CHOICES).model
+    model = match(config.model, base, options.equal, config.model.max_length)
+    return dataclasses.replace(config, model=model)
+
+
+def of(name: str, *, smoke: bool) -> Config:
+    """The config of a variant."""
+    config = import_module(f"experiments.attention.{name}").config()
+    return experiment.smoke(config) if smoke else config
+
+
+def finished(folder: pathlib.Path, wanted: Config) -> bool:
+    """Whether the folder holds all that the table needs of just this run; what it holds of another is its own error."""
+    if not all((folder / f"{what}.json").exists() for what in ("config", "result", "plan")):
+        return False
+    theirs = read_workdir(str(folder))[1]
+    return fingerprint(wanted, theirs["data"]["corpus"]) == theirs
+
+
+def start(name: str, folder: pathlib.Path, mode: str, flags: list[str]) -> None:
+    """Runs one mode of an experiment to its end; what it says goes to a log beside its folder."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    log = folder.with_suffix(".log")
+    command = [sys.executable, "-m", f"experiments.attention.{name}", f"--workdir={folder}", f"--mode={mode}"]
+    with log.open("w") as file:
+        child = subprocess.Popen([*command, *flags], cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
+
+        def stop(*_: Any) -> None:
+            child.terminate()
+
+        before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            code = child.wait()
+        finally:
+            for which, handler in before.items():
+                signal.signal(which, handler)
+    if code == REQUEUE:
+        raise Stopped
+    if code:
+        said = log.read_text().split("\n")
+        last = next((line for line in reversed(said) if line.strip()), "it said nothing")
+        raise ValueError(f"{last.removeprefix('error: ')} (exit code {code}, {log})")
+
+
+def write(root: pathlib.Path, lines: list[list[str]]) -> str:
+    """The table, best first, those that failed last; also as table.md."""
+
+    def order(line: list[str]) -> float:
+        return -float(line[-1].rstrip("%")) if len(line) == len(HEAD) else 1.0
+
+    body = [[*line, *[""] * (len(HEAD) - len(line))] for line in sorted(lines, key=order)]
+    text = table(HEAD, body)
+    root.mkdir(parents=True, exist_ok=True)
+    replace_file(str(root / "table.md"), f"{text}\n".encode())
+    return text
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
