@@ -15,7 +15,7 @@ requirements=(requirements.txt requirements-test.txt) arguments=()
 for argument in "$@"; do
     case $argument in
     --python=*) PYTHON=${argument#*=} ;;
-    --parity) requirements+=(requirements-parity.txt) arguments+=("$argument") ;;
+    --parity) requirements+=(requirements-parity.txt requirements-alone.txt) arguments+=("$argument") ;;
     *) arguments+=("$argument") ;;
     esac
 done
