@@ -211,7 +211,7 @@ def load(
         from bertjax.convert.source import open_source
 
         with open_source(path) as source:
-            model = read_model(source, open_tokenizer(path))
+            model = read_model(source, open_tokenizer(source.folder))
             return assemble(model, mesh, devices, dtype, layers, step=0)
     model, step = open_workdir(path)
     return assemble(model, mesh, devices, dtype, layers, step=step)
