@@ -36,6 +36,7 @@ from bertjax.inherit import flat, name_of
 from bertjax.models.network import Network
 from bertjax.models.stacking import unstack_layers
 from bertjax.sharding import MeshConfig
+from bertjax.tasks.sbo import BoundaryHead
 from bertjax.types import Array, Batch, EncoderOutput, TrainState, Tree
 
 ROWS = 8  # lengths are rounded up to a multiple of this, so that few shapes are compiled
@@ -110,8 +111,9 @@ class Bundle:
     def _compiled(self, method: str, states: bool) -> Callable[..., Any]:
         known: dict[Any, Any] = self.__dict__.setdefault("_known", {})
         if (method, states) not in known:
-            # Without what makes the inputs of others: here they are given.
-            network = Network(self.config.model, self.model.heads, keep_states=states)
+            # Without what makes the inputs of others, which are given here, and without what is told what was hidden.
+            heads = {n: head for n, head in self.model.heads.items() if not isinstance(head, BoundaryHead)}
+            network = Network(self.config.model, heads, keep_states=states)
             run = functools.partial(network.apply, train=False, method=method)
             known[method, states] = jax.jit(lambda params, batch: run({"params": params}, batch))
         return known[method, states]
@@ -183,7 +185,7 @@ def _first(output: Any, rows: int) -> Any:
     if isinstance(output, EncoderOutput):
         kept = None if output.states is None else output.states[:, :rows]
         return EncoderOutput(hidden=output.hidden[:rows], pooled=output.pooled[:rows], states=kept)
-    return output[:rows]
+    return jax.tree.map(lambda x: x[:rows], output)
 
 
 # ---------------------------------------------------------------------------------------------- load
@@ -209,7 +211,7 @@ def load(
         from bertjax.convert.source import open_source
 
         with open_source(path) as source:
-            model = read_model(source, open_tokenizer(path))
+            model = read_model(source, open_tokenizer(source.folder))
             return assemble(model, mesh, devices, dtype, layers, step=0)
     model, step = open_workdir(path)
     return assemble(model, mesh, devices, dtype, layers, step=step)

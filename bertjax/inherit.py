@@ -7,7 +7,7 @@ start fresh, and so does a pooler that the source lacks.
     tokens      matched by name, where the two runs have tokenizers, else by number. A new token starts at the mean of
                 all old ones plus noise of a tenth of their spread, and so does its bias at the mean: at first it is
                 about as likely as others are on average, and no two are the same.
-    positions   beyond the old table repeat it from its start (as 2004.05150 does)
+    positions   beyond the old table repeat it from its first position (as 2004.05150 does)
 
 The bundle's layers may lie scanned or unrolled; the new run's config decides how they go on.
 """
@@ -76,6 +76,8 @@ def inherit(
     `declared` tells the axes of the run's parameters, `shapes` their shapes.
     """
     rows = token_rows(source, open_tokenizer(corpus_names(config.data.corpus)[0]), vocabulary)
+    offset = getattr(config.model.position, "offset", 0)
+    before = 0 if source.model is None else getattr(source.model.position, "offset", 0)
     axes = {path: box.names for path, box in flat(declared, leaf=Declared).items()}
     random = np.random.default_rng(config.train.seed)
     taken, fresh, wanted = {}, [], flat(shapes)
@@ -85,7 +87,13 @@ def inherit(
         if old is not None and axes[path][0] == "vocab":
             old = new_rows(old[: source.tokens], rows, want.shape[0], random)
         elif old is not None and path.endswith("position/embedding"):
-            old = old[np.arange(want.shape[0]) % len(old)]
+            if offset != before:
+                raise ValueError(
+                    f"model.init: positions begin at row {before} in {source.about} and at {offset} here: "
+                    f"set model.position.offset={before}"
+                )
+            row = np.arange(want.shape[0])
+            old = old[np.where(row < offset, row, offset + (row - offset) % (len(old) - offset))]
         if old is not None and old.shape == want.shape:
             taken[path] = old
         elif path.startswith(ENCODER) and not path.startswith(POOLER):

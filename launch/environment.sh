@@ -107,9 +107,13 @@ check_version() {
 }
 
 install_requirements() {
-    local file arguments=()
+    local file arguments=() alone=()
     for file in "$@"; do
-        arguments+=(-r "$file")
+        if [[ $file == *-alone.txt ]]; then # packages without what they ask for
+            alone+=(-r "$file")
+        else
+            arguments+=(-r "$file")
+        fi
     done
     mkdir -p .venv/launch
     : >.venv/launch/installing
@@ -117,6 +121,10 @@ install_requirements() {
     "$python" -m pip --version >/dev/null 2>&1 || "$python" -m ensurepip >&2 || fail ".venv has no pip: delete .venv and run again"
     "$python" -m pip install --disable-pip-version-check --no-input "${arguments[@]}" >&2 ||
         fail "the install failed (see above): the next launch begins it again"
+    if [[ ${#alone[@]} != 0 ]]; then
+        "$python" -m pip install --disable-pip-version-check --no-input --no-deps "${alone[@]}" >&2 ||
+            fail "the install failed (see above): the next launch begins it again"
+    fi
     for file in "$@"; do
         cp "$file" .venv/launch/
     done

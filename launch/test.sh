@@ -17,7 +17,7 @@ requirements=(requirements.txt requirements-test.txt) arguments=() tpu=""
 for argument in "$@"; do
     case $argument in
     --python=*) PYTHON=${argument#*=} ;;
-    --parity) requirements+=(requirements-parity.txt) arguments+=("$argument") ;;
+    --parity) requirements+=(requirements-parity.txt requirements-alone.txt) arguments+=("$argument") ;;
     --tpu) tpu=yes ;;
     *) arguments+=("$argument") ;;
     esac

@@ -175,6 +175,13 @@ def test_a_run_scanned_and_not(tmp_path: pathlib.Path) -> None:
         found.tokenize(["a"])
 
 
+def test_heads_that_are_told_what_was_hidden(tmp_path: pathlib.Path) -> None:
+    vocabulary = open_vocabulary("synthetic", 53)
+    model = random_model(tiny("tasks=mlm,sbo,contrastive"), vocabulary=vocabulary)
+    found = assemble(model, None, None, None, None, step=0).outputs(np.ones((3, 7), int))
+    assert set(found) == {"encoder", "mlm", "contrastive"} and found["contrastive"].shape == (3, 24)
+
+
 def test_nothing_is_left_of_a_folder_that_fails(tmp_path: pathlib.Path) -> None:
     with pytest.raises(RuntimeError), new_folder(str(tmp_path / "out")) as folder:
         (folder / "half").touch()

@@ -1,5 +1,6 @@
 """Starting from another run: what is taken over, what is new, and what is refused."""
 
+import dataclasses
 import pathlib
 import shutil
 import types
@@ -14,8 +15,10 @@ from bertjax import inherit, train
 from bertjax.checkpoint import Checkpoints
 from bertjax.data.open import open_vocabulary
 from bertjax.inherit import NEW, Source, flat, new_rows, open_source, token_rows
+from bertjax.layers.config import Learned
 from bertjax.models.stacking import unstack_layers
 from bertjax.program import begin, build
+from bertjax.sharding import Declared
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
@@ -80,6 +83,29 @@ def test_longer_rows_repeat_the_positions(first: pathlib.Path) -> None:
     old, new = stored(first)["encoder/position/embedding"], found["encoder/position/embedding"]
     assert old.shape == (16, 24) and new.shape == (40, 24)
     np.testing.assert_array_equal(new, np.concatenate([old, old, old[:8]]))
+
+
+def test_positions_that_begin_later_are_not_repeated(first: pathlib.Path) -> None:
+    source = open_source(str(first), scan=False)
+    assert source.model is not None
+    source = dataclasses.replace(
+        source, model=dataclasses.replace(source.model, position=Learned(2), max_length=14)
+    )
+
+    def positions(*settings: str) -> np.ndarray:
+        config = tiny(*settings)
+        program = build(config, open_vocabulary("synthetic", config.model.vocab))
+        declared = jax.tree.map(lambda x: Declared(x, ("table",) * len(x.shape)), program.state.params)
+        vocabulary = program.vocabulary
+        return inherit.inherit(source, config, vocabulary, declared, program.state.params)[0][
+            "encoder/position/embedding"
+        ]
+
+    old = source.parameters["encoder/position/embedding"]
+    new = positions("model.position.offset=2", "model.max_length=20")
+    np.testing.assert_array_equal(new, np.concatenate([old, old[2:8]]))
+    with pytest.raises(ValueError, match="begin at row 2 in .* and at 0 here: set model.position.offset=2"):
+        positions()
 
 
 def test_other_tasks_keep_the_encoder_and_start_their_heads(first: pathlib.Path) -> None:

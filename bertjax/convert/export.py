@@ -1,6 +1,8 @@
 """Writing a published folder to its end: files, read back and compared, or nothing."""
 
+import contextlib
 import pathlib
+import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,7 +12,7 @@ from bertjax.convert.card import model_card
 from bertjax.convert.model import Model, heads_of
 from bertjax.convert.parity import report
 from bertjax.convert.reading import read_model
-from bertjax.convert.source import open_source
+from bertjax.convert.source import encoder_folder, open_source
 from bertjax.convert.writing import (
     Plan,
     plan_writing,
@@ -45,6 +47,19 @@ def export(
         kinds = {n: k for n, (k, _) in heads_of(bundle.model).items() if not heads or n in heads}
         pad = plan.config.get("pad_token_id") or 0
         yield from report(bundle, str(folder), plan.family, plan.class_name, kinds, pad)
+
+
+@contextlib.contextmanager
+def readable(bundle: Any, path: str) -> Iterator[str]:
+    """The folder that the other framework can read: a published one, or what Google's is when it is exported."""
+    if bundle.about.get("files") != "tensorflow":
+        yield encoder_folder(path)
+        return
+    with tempfile.TemporaryDirectory(prefix="bertjax-") as folder:
+        plan = plan_writing(bundle.opened())
+        write_config(plan, pathlib.Path(folder))
+        write_tensors(plan, pathlib.Path(folder) / "model.safetensors")
+        yield folder
 
 
 def compare(plan: Plan, back: Model, folder: str) -> None:

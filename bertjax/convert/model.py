@@ -4,6 +4,7 @@ Paths are those of an unrolled stack, `encoder/stack/group_0/layers_3/block_0/..
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from bertjax import tasks as tasks_lib
 from bertjax.config import Config
 from bertjax.data.corpus import Vocabulary
 from bertjax.inherit import flat
+from bertjax.layers.config import EncoderConfig
 from bertjax.models.heads import MaskedLmHead, PooledHead
 from bertjax.models.network import Network
 from bertjax.models.task_heads import Embed, HeadOptions
@@ -65,15 +67,31 @@ def declare(config: Config, vocabulary: Vocabulary | None = None) -> Tree:
 
     Tasks that make the inputs of others need to know the vocabulary.
     """
-    network = network_of(config)
-    batch = blank_batch(2, min(config.data.length, config.model.max_length))
+    length = min(config.data.length, config.model.max_length)
+    what = config.model, config.tasks, config.heads, length
+    if vocabulary is None or all(task.name in PRETRAINING for task in config.tasks):
+        return _declared(*what)
+    return _declare(*what, vocabulary)
+
+
+def _declare(
+    model: EncoderConfig,
+    tasks: tuple[Task, ...],
+    heads: tuple[HeadOptions, ...],
+    length: int,
+    vocabulary: Vocabulary | None = None,
+) -> Tree:
+    network = tasks_lib.make_network(tasks, model, heads)
 
     def start(key: Any, batch: Batch) -> Tree:
         if vocabulary is not None:
-            batch = tasks_lib.corrupt(config.tasks, batch, vocabulary, seed=0)
+            batch = tasks_lib.corrupt(tasks, batch, vocabulary, seed=0)
         return network.init(key, batch, train=False)["params"]
 
-    return jax.eval_shape(start, jax.eval_shape(jax.random.key, 0), batch)
+    return jax.eval_shape(start, jax.eval_shape(jax.random.key, 0), blank_batch(2, length))
+
+
+_declared = functools.lru_cache(16)(_declare)  # a model is asked for its shapes several times on its way
 
 
 def unrolled(config: Config) -> Config:

@@ -63,6 +63,7 @@ def read_model(source: Source, tokenizer: Any = None) -> Model:
         "family": family.name,
         "class": family.class_name(end),
         "source": source.path,
+        "files": source.weights.kind,
         "dtypes": dict(dtypes),
         "pad": source.config.get("pad_token_id"),
     }

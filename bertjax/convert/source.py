@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from bertjax.convert.readers import open_weights
+from bertjax.convert import google
+from bertjax.convert.readers import open_weights, unpacked
 from bertjax.convert.readers.base import Entry, Weights
 from bertjax.models.task_heads import Embed
 
@@ -25,6 +26,7 @@ class Source:
     """A published model, opened; no tensor is read yet."""
 
     path: str
+    folder: str  # where its files are while it is open
     config: Mapping[str, Any]
     weights: Weights
     embed: Embed | None = None
@@ -36,18 +38,26 @@ class Source:
 
 
 class Named(Mapping[str, Entry]):
-    """Tensors under today's names, whatever the file calls them."""
+    """Tensors under today's names and in PyTorch's layout, whatever the file calls them."""
 
     def __init__(self, weights: Weights, renamed: tuple[tuple[str, str], ...]) -> None:
-        self.weights, self.names = weights, {}
+        self.weights, self.names, self.transposed = weights, {}, set[str]()
         for name in weights:
             now = name
+            if weights.kind == "tensorflow":
+                known = google.tensor_name(name)
+                if known is None:
+                    continue
+                now, turned = known
+                if turned:
+                    self.transposed.add(name)
             for pattern, replacement in renamed:
                 now = re.sub(pattern, replacement, now)
             self.names[now] = name
 
     def __getitem__(self, name: str) -> Entry:
-        return self.weights[self.names[name]]
+        entry, turned = self.weights[self.names[name]], self.names[name] in self.transposed
+        return Entry(entry.shape[::-1], entry.dtype) if turned else entry
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)
@@ -64,6 +74,7 @@ class Named(Mapping[str, Entry]):
                 f"give the weights before they were quantised"
             )
         array = np.asarray(array, np.float32)
+        array = array.T if self.names[name] in self.transposed else array
         if not np.isfinite(array).all():
             raise ValueError(
                 f"{self.weights.path}: {name} holds NaN or infinity: the file is damaged or its training diverged"
@@ -103,20 +114,24 @@ def is_published(path: str) -> bool:
 @contextlib.contextmanager
 def open_source(path: str) -> Iterator[Source]:
     """A published model, as long as the files are open."""
-    where = pathlib.Path(path)
-    embed, length, inner = None, None, where
-    if (where / "modules.json").is_file():
-        inner, embed, length = sentence_modules(where)
-    for name in ("config.json", "bert_config.json"):
-        if (inner / name).is_file():
-            config = read_object(inner / name)
-            break
-    else:
-        raise ValueError(f"{path} holds no config.json: name a folder of Hugging Face or of Google's BERT")
-    if name == "bert_config.json":
-        config = {"model_type": "bert", "architectures": ["BertForPreTraining"], **config}
-    with open_weights(str(inner)) as weights:
-        yield Source(path, config, weights, embed, length)
+    with unpacked(path) as folder:
+        where = pathlib.Path(folder)
+        embed, length, inner = None, None, where
+        if (where / "modules.json").is_file():
+            inner, embed, length = sentence_modules(where)
+        for name in ("config.json", "bert_config.json"):
+            if (inner / name).is_file():
+                config = read_object(inner / name)
+                break
+        else:
+            raise ValueError(
+                f"{path} holds no config.json: name a folder of Hugging Face or of Google's BERT"
+            )
+        with open_weights(str(inner)) as weights:
+            if weights.kind == "tensorflow":
+                head = weights.get("output_weights")
+                config = google.describe(config, weights, None if head is None else head.shape[0])
+            yield Source(path, str(inner), config, weights, embed, length)
 
 
 def encoder_folder(path: str) -> str:

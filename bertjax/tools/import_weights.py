@@ -1,5 +1,6 @@
 """python -m bertjax import: a published model becomes a folder of this project."""
 
+import contextlib
 import dataclasses
 
 from bertjax import settings
@@ -34,32 +35,32 @@ def main(arguments: list[str]) -> int:
             raise ValueError(f"--{name} is missing: see python -m bertjax import --help")
 
     from bertjax import bundle
+    from bertjax.convert.export import readable
     from bertjax.convert.families import FAMILIES
     from bertjax.convert.hub import resolve
     from bertjax.convert.model import heads_of
-    from bertjax.convert.parity import report
-    from bertjax.convert.source import encoder_folder, is_published
+    from bertjax.convert.parity import installed, report
+    from bertjax.convert.source import is_published
     from bertjax.data.files import check_new
 
     check_new(options.out)
-    folder = resolve(options.source)
-    if not is_published(folder):
+    path = resolve(options.source)
+    if not is_published(path):
         raise ValueError(f"{options.source} is no published model: it has no config.json with a model_type")
-    model = bundle.load(folder)
-    about = model.about
-    config = model.config.model
-    heads = heads_of(model.model)
+    model = bundle.load(path)
+    about, config, heads = model.about, model.config.model, heads_of(model.model)
     print(
         f"imported    {about['class']}: {config.layers} layers of {config.width}, heads {', '.join(heads) or 'none'}"
     )
+    if model.tokenizer is None:
+        print("note        the folder has no tokenizer: token numbers are all that this model reads")
     kinds = {name: kind for name, (kind, _) in heads.items()}
     pad = about["pad"] if model.tokenizer is None else model.vocabulary.pad
-    for line in report(
-        model, encoder_folder(folder), FAMILIES[about["family"]], about["class"], kinds, pad or 0
-    ):
-        print(line)
+    with readable(model, path) if installed() else contextlib.nullcontext(path) as theirs:
+        for line in report(model, theirs, FAMILIES[about["family"]], about["class"], kinds, pad or 0):
+            print(line)
     if options.layers is not None:
-        model = bundle.load(folder, layers=options.layers)
+        model = bundle.load(path, layers=options.layers)
         print(f"depth       {options.layers} layers instead of {config.layers}")
     model.save(options.out)
     print(f"written     {options.out}")

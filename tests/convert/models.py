@@ -48,6 +48,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "mpnet": {**{k: v for k, v in BERT_LIKE.items() if k != "type_vocab_size"}, "pad_token_id": 1},
 }
 LABELS = {"id2label": {"0": "no", "1": "perhaps", "2": "yes"}, "label2id": {"no": 0, "perhaps": 1, "yes": 2}}
+ALIKE = ("xlm-roberta", "camembert")  # RoBERTa under other names
 CASES = [(name, end) for name, family in FAMILIES.items() for end in family.architectures]
 
 
