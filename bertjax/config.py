@@ -28,6 +28,7 @@ from bertjax.tasks import TASKS, Task
 from bertjax.tasks.masking import MASKINGS, MaskingOptions
 from bertjax.tasks.mlm import Mlm
 from bertjax.tasks.nsp import Nsp
+from bertjax.watchdog import WatchdogConfig
 
 CHOICES: settings.Choices = {
     EncoderConfig: PRESETS,
@@ -100,6 +101,8 @@ class TrainConfig:
     """Steps between checkpoints; one more is written at the end and on SIGTERM."""
     keep: int = 2
     """Checkpoints kept."""
+    watchdog: WatchdogConfig | None = WatchdogConfig()
+    """When a run that stands still is given up and started again; none never."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +135,11 @@ def check(config: Config) -> None:
         if isinstance(value, int) and field.name != "seed" and value < 1:
             off = ", or none for never" if optional else ""
             raise ValueError(f"train.{field.name}={value} must be at least 1{off}")
+    for name, limit in dataclasses.asdict(train.watchdog).items() if train.watchdog else ():
+        if not limit > 0:
+            raise ValueError(
+                f"train.watchdog.{name}={limit} must be above 0; train.watchdog=none is no watchdog"
+            )
     optim = config.optim
     if optim.warmup_steps < 0 or not 0 <= optim.learning_rate < math.inf:
         raise ValueError(
@@ -235,7 +243,10 @@ def fingerprint(config: Config, corpus: str) -> dict[str, Any]:
     for group, names in {
         "model": ("scan", "remat"),
         "data": ("corpus", "threads", "ahead"),
-        "train": ("microbatches", "log_every", "eval_every", "eval_batches", "checkpoint_every", "keep"),
+        "train": (
+            *("microbatches", "log_every", "eval_every", "eval_batches", "checkpoint_every", "keep"),
+            "watchdog",
+        ),
     }.items():
         for name in names:
             del data[group][name]

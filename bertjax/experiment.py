@@ -3,8 +3,8 @@
     python -m experiments.NAME --workdir=DIR [--mode=train|evaluate|plan|profile|show] [--set path=value ...] [--smoke]
     python -m experiments.NAME --mode=plan --topology=v5e:16x16 [--search] [--set path=value ...]
 
-Exit codes: 0 done; 2 wrong input, told in one line; 3 the numbers diverged; 75 stopped on request, start it again;
-anything else is a defect of the program or of the machine.
+Its exit codes are those of `bertjax/exit_codes.py`: 0 done, 1 failed, 2 wrong input, 3 diverged, 75 start me again.
+Several processes end as one: process 0 says why, and all exit with the same code.
 """
 
 import dataclasses
@@ -12,15 +12,17 @@ import os
 import pathlib
 import sys
 import textwrap
+import traceback
 from collections.abc import Callable
 from typing import Any
 
 from absl import flags, logging
 
-from bertjax import settings
+from bertjax import cluster, settings
 from bertjax.attention import shrink
-from bertjax.config import CHOICES, Config, Phase, check
+from bertjax.config import CHOICES, Config, Phase, check, to_dict
 from bertjax.data.open import SYNTHETIC, corpus_names
+from bertjax.exit_codes import DIVERGED, DONE, FAILED, REQUEUE, WRONG_INPUT
 from bertjax.sharding import MeshConfig
 
 MODES = {
@@ -49,7 +51,7 @@ def main(config: Config, *, prepare: Prepare | None = None, finish: Finish | Non
     try:
         rest = values(sys.argv)[1:]
     except flags.Error as error:
-        sys.exit(_fail(2, f"error: {' '.join(str(error).split())}; --help lists all flags"))
+        sys.exit(_fail(WRONG_INPUT, f"error: {' '.join(str(error).split())}; --help lists all flags"))
     # Of Orbax, which tells all that it does, and what went wrong once more than it raises it.
     logging.set_verbosity(logging.INFO if values.debug else logging.FATAL)
     sys.exit(_guarded(lambda: _run(config, rest, values, prepare, finish), debug=values.debug))
@@ -68,29 +70,49 @@ def _flags() -> flags.FlagValues:
     flags.DEFINE_integer("processes", None, "How many processes take part.", flag_values=values)
     flags.DEFINE_integer("process", None, "Which of them this is.", flag_values=values)
     flags.DEFINE_bool("distributed", False, "Find the other processes by the cluster.", flag_values=values)
+    flags.DEFINE_list("hosts", [], "Names of the machines, one a process, for messages.", flag_values=values)
+    flags.DEFINE_float("wait", cluster.WAIT, "Seconds for all processes to come.", flag_values=values)
     flags.DEFINE_bool("debug", False, "Show where an error came from.", flag_values=values)
     return values
 
 
 def _guarded(run: Callable[[], int], *, debug: bool) -> int:
     """The exit code of a run; whatever a user can mend is one line on standard error, or all of it."""
-    from bertjax.train import REQUEUE, Diverged, Interrupted
+    from bertjax.train import Diverged, Interrupted
 
     try:
         return run()
+    except cluster.ToldError as error:  # by process 0
+        return _end(error.code, "")
+    except cluster.LeftError as error:
+        return _end(error.code, error.text)
+    except cluster.MissingError as error:
+        return _end(REQUEUE, f"error: {error}")
     except ValueError as error:
         if debug:
             raise
-        return _fail(2, f"error: {error} (--debug shows where)")
+        return _end(WRONG_INPUT, f"error: {error} (--debug shows where)")
     except OSError as error:  # a full disk, a folder that cannot be written, a file that is gone
         if debug:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        return _fail(2, f"error: {where}{error.strerror or error} (--debug shows where)")
+        return _end(WRONG_INPUT, f"error: {where}{error.strerror or error} (--debug shows where)")
     except Diverged as error:
-        return _fail(3, f"error: {error}")
+        return _end(DIVERGED, f"error: {error}")
     except Interrupted as error:
-        return _fail(REQUEUE, str(error))
+        return _fail(REQUEUE, str(error))  # all at the same step: JAX ends as it should
+    except Exception as error:
+        if cluster.notes() is None:
+            raise
+        traceback.print_exc()
+        return _end(FAILED, f"error: {type(error).__name__}: {error}")
+
+
+def _end(code: int, text: str) -> int:
+    """The exit code of a run that cannot go on; of several processes, process 0 says why."""
+    if cluster.notes() is not None:
+        cluster.leave(code, text)
+    return _fail(code, text) if text else code
 
 
 def _fail(code: int, text: str) -> int:
@@ -107,7 +129,7 @@ def _run(config: Config, rest: list[str], values: Any, prepare: Prepare | None, 
     if values.mode == "show":
         for path, value, _ in settings.describe(config, CHOICES):
             print(f"{path}={value}")
-        return 0
+        return DONE
     if values.mode != "plan" and (values.topology or values.search):
         raise ValueError("--topology and --search belong to --mode=plan")
     if values.mode == "plan" and (values.topology or values.search):
@@ -115,7 +137,17 @@ def _run(config: Config, rest: list[str], values: Any, prepare: Prepare | None, 
     if values.workdir is None:
         raise ValueError("--workdir is missing: name a folder for the run, as --workdir=runs/NAME")
     check_folder(values.workdir)
-    _join(values)
+    from bertjax import preflight
+
+    seat = _seat(values)
+    if seat is not None:
+        cluster.meet(
+            seat,
+            preflight.facts(to_dict(config), values.workdir, values.mode),
+            preflight.disagreement,
+            values.wait,
+        )
+        cluster.join(seat)
 
     # What follows needs jax to know about the other processes already.
     from bertjax import evaluate, journal, plan, profile, train
@@ -123,7 +155,7 @@ def _run(config: Config, rest: list[str], values: Any, prepare: Prepare | None, 
 
     if values.mode == "evaluate":
         evaluate.run(values.workdir, config.mesh, values.set)
-        return 0
+        return DONE
     check(config)  # before minutes go into a corpus
     if prepare is not None and not values.smoke:
         config = _prepared(prepare, config, values.workdir)
@@ -138,7 +170,7 @@ def _run(config: Config, rest: list[str], values: Any, prepare: Prepare | None, 
 
         if not train.train(config, values.workdir, result):
             print(f"finished before, at step {config.train.steps}:\n{journal.inventory(values.workdir)}")
-    return 0
+    return DONE
 
 
 def _plan(config: Config, values: Any) -> int:
@@ -160,7 +192,7 @@ def _plan(config: Config, values: Any) -> int:
     result = plan.run(
         config, vocabulary, workdir, topology=topology, search=values.search, notes=tuple(notes)
     )
-    return 0 if result["fits"] else 2
+    return DONE if result["fits"] else WRONG_INPUT
 
 
 def _prepared(prepare: Prepare, config: Config, workdir: str) -> Config:
@@ -176,19 +208,15 @@ def _prepared(prepare: Prepare, config: Config, workdir: str) -> Config:
     return config
 
 
-def _join(values: Any) -> None:
-    """Meets the other processes of the run."""
-    import jax
-
+def _seat(values: Any) -> cluster.Seat | None:
+    """Which process of which run this is; None for a run of one."""
     count, index = values.processes, values.process
     if values.coordinator is None:
         if count is not None or index is not None:
             raise ValueError(
                 "--processes and --process need --coordinator=HOST:PORT, the address of process 0"
             )
-        if values.distributed:
-            jax.distributed.initialize()
-        return
+        return cluster.detect(values.wait) if values.distributed else None
     if count is None or index is None:
         raise ValueError("--coordinator needs --processes (how many) and --process (which one this is)")
     if not 0 <= index < count:
@@ -196,7 +224,7 @@ def _join(values: Any) -> None:
     host, _, port = values.coordinator.rpartition(":")
     if not host or not port.isdigit():
         raise ValueError(f"--coordinator={values.coordinator} is no address: write it as HOST:PORT")
-    jax.distributed.initialize(values.coordinator, count, index)
+    return cluster.Seat(values.coordinator, count, index, cluster.local_devices(), tuple(values.hosts))
 
 
 def check_folder(workdir: str) -> None:
@@ -256,6 +284,7 @@ def help_text(config: Config, about: str) -> str:
         "  --search             with --topology: try meshes, rules, remat and microbatches, and rank those that fit",
         "  --coordinator=HOST:PORT --processes=N --process=I    one of several processes",
         "  --distributed        the same, found through the cluster's environment",
+        "  --wait=SECONDS       for all processes to come (300); --hosts=A,B names their machines in messages",
         "",
         "Settings, with this experiment's values:",
     ]

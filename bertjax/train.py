@@ -21,20 +21,20 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from bertjax import cluster, preflight, sharding, tasks
 from bertjax import metrics as metrics_lib
-from bertjax import sharding, tasks
 from bertjax.attention import explain
 from bertjax.checkpoint import Checkpoints
 from bertjax.config import Config, check, claim, open_rows, stages
 from bertjax.data.loader import Loader
 from bertjax.data.prefetch import Prefetch, prefetch
+from bertjax.exit_codes import REQUEUE as REQUEUE
 from bertjax.journal import Journal, is_finished
 from bertjax.layers.mask import AttentionMask
 from bertjax.optim import learning_rate
 from bertjax.program import Program, begin, build
 from bertjax.types import Batch, Metrics, TrainState, Tree
-
-REQUEUE = 75  # exit code of a run that was told to stop: start it again and it goes on
+from bertjax.watchdog import Watchdog
 
 
 class Diverged(RuntimeError):
@@ -172,6 +172,9 @@ def train(config: Config, workdir: str, finish: Finish = lambda values: values) 
     """Runs or resumes; False if the run was finished before. `finish` turns the last evaluation into the result."""
     check(config)
     parts = open_parts(config)
+    ready = preflight.check(
+        parts[0].program.mesh, parts[0].program.state, [part.loader.examples for part in parts], workdir
+    )
     claim(workdir, config, parts[0].loader.examples.digest)
     last, checkpoints = config.train.steps, Checkpoints(workdir, keep=config.train.keep)
     newest, faults = checkpoints.survey()
@@ -183,7 +186,9 @@ def train(config: Config, workdir: str, finish: Finish = lambda values: values) 
         Journal(workdir, last, resume=first) as journal,
         contextlib.closing(checkpoints),  # whatever ends the run, what is being written is written to its end
         _stop_signal() as stop,
+        Watchdog(config.train.watchdog, workdir, notes=cluster.notes()) as watchdog,
     ):
+        journal.banner(ready)
         journal.banner(describe_run(left[0].program, workdir, first, faults))
         with left[0].program.active():
             if first:
@@ -193,7 +198,8 @@ def train(config: Config, workdir: str, finish: Finish = lambda values: values) 
                 journal.banner(f"start       {origin}")
         for part in left:
             with part.program.active():
-                state, values = run(part, state, journal, checkpoints, stop)
+                state, values = run(part, state, journal, checkpoints, stop, watchdog)
+        watchdog.enter("finishing")
         checkpoints.wait()
         journal.finish(finish(left[-1].results(last, values)), step=last)
     return True
@@ -218,14 +224,21 @@ def open_parts(config: Config) -> list[Part]:
 
 
 def run(
-    part: Part, state: TrainState, journal: Journal, checkpoints: Checkpoints, stop: Callable[[int], bool]
+    part: Part,
+    state: TrainState,
+    journal: Journal,
+    checkpoints: Checkpoints,
+    stop: Callable[[int], bool],
+    watchdog: Watchdog,
 ) -> tuple[TrainState, dict[str, float]]:
     """The steps of a part that are left, and its last evaluation."""
     program, settings = part.program, part.program.config.train
     journal.banner(describe_part(part))
     journal.status("compiling the train step")
     began = time.perf_counter()
-    step, eval_step = make_train_step(program).lower(state, program.batch).compile(), make_eval_step(program)
+    with watchdog.pause("compiling"):
+        step = make_train_step(program).lower(state, program.batch).compile()
+    eval_step = make_eval_step(program)
     journal.banner(f"compiled in {time.perf_counter() - began:.1f} s")
 
     values: dict[str, float] = {}
@@ -236,6 +249,7 @@ def run(
         for index, batch in stream:
             state, metrics = step(state, batch)
             done = part.first + index + 1
+            watchdog.step(done, metrics["tokens"][0])
             # The device is busy with this step while the host reads what the steps before it gave.
             if pending and (done - 1) % settings.log_every == 0:
                 log(program, journal, done - 1, pending, stream.waited)
@@ -249,11 +263,11 @@ def run(
                 log(program, journal, done, pending, stream.waited)  # nothing diverged is ever saved
                 pending = []
             if evaluating:
-                with journal.pause():
+                with journal.pause(), watchdog.pause("evaluating"):
                     values = evaluate(program, eval_step, state.params, part.heldout)
                     journal.log(done, part.results(done, values))
             if saving:
-                with journal.pause():
+                with journal.pause(), watchdog.pause("writing a checkpoint"):
                     checkpoints.save(state)
             if stopping and done < settings.steps:
                 checkpoints.wait()
@@ -261,7 +275,8 @@ def run(
                     f"stopped at step {done} of {settings.steps}: the same command goes on from there"
                 )
     if not values:  # it was stopped between its last step and its result
-        values = evaluate(program, eval_step, state.params, part.heldout)
+        with watchdog.pause("evaluating"):
+            values = evaluate(program, eval_step, state.params, part.heldout)
     return state, values
 
 

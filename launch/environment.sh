@@ -15,11 +15,16 @@
 # `installing` and nobody at work was interrupted: it is made anew, never trusted.
 
 python=.venv/bin/python
+source launch/commands.sh
 
-say() { printf 'launch: %s\n' "$*" >&2; }
-fail() {
-    say "$@"
-    exit 1
+# requirements_here: sets $requirements to the files that this machine's accelerator needs.
+requirements_here() {
+    requirements=(requirements.txt)
+    if nvidia-smi --list-gpus >/dev/null 2>&1; then
+        requirements+=(requirements-cuda.txt)
+    elif compgen -G '/dev/accel*' >/dev/null || compgen -G '/dev/vfio/[0-9]*' >/dev/null; then
+        requirements+=(requirements-tpu.txt)
+    fi
 }
 
 # The version of an interpreter, as 3.11.7; fails where it does not run, as a pyenv shim for another version.

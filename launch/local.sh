@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # Runs an experiment on this machine, on whatever devices JAX finds:
 #
-#     bash launch/local.sh NAME [--python=PATH] [flags of the experiment]
+#     bash launch/local.sh NAME [--python=PATH] [--dry_run] [flags of the experiment]
 #     bash launch/local.sh quickstart
 #     bash launch/local.sh quickstart --smoke --workdir=/data/runs/trial
 #
-# Makes .venv and installs requirements.txt into it if that is not done (environment.sh says how), then hands over:
+# One process takes all devices: the CPU, or every GPU of the machine (CUDA_VISIBLE_DEVICES=0,1 leaves the others).
+# Makes .venv and installs requirements.txt into it if that is not done (environment.sh says how), on a machine with
+# NVIDIA GPUs or TPUs also JAX for those, then hands over:
 #
 #     python -m experiments.NAME --workdir=runs/NAME [flags]
 #
@@ -14,17 +16,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/environment.sh
 
-# Name and first line of the docstring of every experiment.
-list_experiments() {
-    local file name
-    find experiments -name '[!_.]*.py' | sort | while IFS= read -r file; do
-        name=${file#experiments/}
-        printf '    %-32s %s\n' "${name%.py}" "$(sed -n '1s/^"""//p' "$file" | sed 's/"""$//')"
-    done
-}
-
 usage() {
-    printf 'usage: bash launch/local.sh NAME [--python=PATH] [flags of the experiment]\n\nexperiments:\n'
+    printf 'usage: bash launch/local.sh NAME [--python=PATH] [--dry_run] [flags of the experiment]\n\nexperiments:\n'
     list_experiments
 }
 
@@ -32,6 +25,7 @@ name="" flags=() workdir=default help=""
 for argument in "$@"; do
     case $argument in
     --python=*) PYTHON=${argument#*=} ;;
+    --dry_run) dry_run=yes ;;
     -*)
         case $argument in
         -h | --help | -help) help=yes ;;
@@ -53,14 +47,14 @@ if [[ -z $name ]]; then
 fi
 
 # pretrain/bert_base, pretrain.bert_base and experiments/pretrain/bert_base.py are one experiment.
-name=${name#experiments[/.]}
-name=${name%.py}
-name=${name//.//}
-if [[ ! -f experiments/$name.py ]]; then
-    usage >&2
-    fail "unknown experiment '$name': choose from those above"
+find_experiment "$name"
+requirements_here
+[[ $workdir == given ]] || flags=("--workdir=runs/$experiment" ${flags[@]+"${flags[@]}"})
+if [[ -n $dry_run ]]; then
+    run python3 -m venv .venv
+    run "$python" -m pip install "${requirements[@]/#/--requirement=}"
+    run "$python" -m "$module" "${flags[@]}"
+else
+    prepare_environment "${requirements[@]}"
+    exec "$python" -m "$module" "${flags[@]}"
 fi
-
-prepare_environment requirements.txt
-[[ $workdir == given ]] || flags=("--workdir=runs/$name" ${flags[@]+"${flags[@]}"})
-exec "$python" -m "experiments.${name//\//.}" "${flags[@]}"

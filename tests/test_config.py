@@ -28,6 +28,7 @@ FREE = {
     "train.eval_batches",
     "train.checkpoint_every",
     "train.keep",
+    *(f"train.watchdog.{name}" for name in ("steps", "seconds", "start", "pause", "silence")),
 }
 
 

@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent
 GROUND = {"types", "settings", "sharding"}
 MODEL = GROUND | {"layers", "attention", "models"}
 DATA = GROUND | {"data", "metrics", "scores", "journal"}
-RUN = MODEL | DATA | {"tasks", "optim", "checkpoint", "config"}
+HOSTS = {"exit_codes", "cluster", "watchdog"}
+RUN = MODEL | DATA | HOSTS | {"tasks", "optim", "checkpoint", "config", "preflight"}
 WHOLE = RUN | {"inherit", "program", "train", "convert", "bundle"}
 TOP = {"evaluate", "predict", "plan", "profile", "report", "bench"}
 
@@ -35,7 +36,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tasks": MODEL | DATA,
     "optim": GROUND,
     "checkpoint": MODEL,
-    "config": MODEL | DATA | {"tasks", "optim", "checkpoint"},
+    "exit_codes": set(),
+    "cluster": {"exit_codes"},
+    "watchdog": {"exit_codes", "cluster"},
+    "preflight": GROUND | DATA | HOSTS | {"checkpoint"},
+    "config": MODEL | DATA | HOSTS | {"tasks", "optim", "checkpoint"},
     "inherit": RUN,
     "program": RUN | {"inherit"},
     "train": RUN | {"program"},

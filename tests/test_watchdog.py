@@ -1,0 +1,120 @@
+"""The watchdog of a single process, and what it makes of the heartbeats of several."""
+
+import pathlib
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from bertjax.exit_codes import REQUEUE
+from bertjax.watchdog import Watchdog, WatchdogConfig, behind
+
+# A process of its own, as a watchdog ends it.
+PROGRAM = """
+import sys, time
+import jax.numpy as jnp
+from bertjax.watchdog import Watchdog, WatchdogConfig
+
+config = WatchdogConfig(steps=30, seconds=0.5, start=1.5, pause=1.0, silence=6)
+result = jnp.zeros(())
+
+def a_function_that_hangs():
+    time.sleep(60)
+
+with Watchdog(config, sys.argv[1]) as watchdog:
+    {body}
+"""
+STEPS = "for step in range(1, 6): watchdog.step(step, result); time.sleep(0.01)"
+
+
+def end(body: str, folder: pathlib.Path) -> subprocess.CompletedProcess[str]:
+    code = PROGRAM.format(body=body.replace("\n", "\n    "))
+    return subprocess.run(
+        [sys.executable, "-c", code, str(folder)], capture_output=True, text=True, timeout=50
+    )
+
+
+@pytest.mark.parametrize(
+    "body, message",
+    [
+        (f"{STEPS}\na_function_that_hangs()", "after step 5 (the median step takes 0.01"),
+        ("a_function_that_hangs()", "starting for 2 s at step 0"),
+        (
+            f"{STEPS}\nwith watchdog.pause('evaluating'): a_function_that_hangs()",
+            "evaluating for 1 s at step 5",
+        ),
+        (f"{STEPS}\nwatchdog.enter('finishing')\na_function_that_hangs()", "finishing for 1 s at step 5"),
+    ],
+    ids=["step", "start", "pause", "end"],
+)
+def test_what_takes_too_long_is_ended_with_its_stacks(
+    body: str, message: str, tmp_path: pathlib.Path
+) -> None:
+    done = end(body, tmp_path)
+    assert done.returncode == REQUEUE, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert message in line and str(tmp_path / "stacks") in line
+    assert "a_function_that_hangs" in done.stderr
+    kept = (tmp_path / "stacks" / "0.txt").read_text()
+    assert "a_function_that_hangs" in kept and message in kept
+
+
+def test_steps_that_become_slower_and_pauses_are_no_reason(tmp_path: pathlib.Path) -> None:
+    body = "for step in range(1, 5): watchdog.step(step, result); time.sleep(0.1)\n"
+    body += "with watchdog.pause('evaluating'): time.sleep(0.8)\n"
+    body += "time.sleep(0.3); watchdog.step(5, result); time.sleep(1.0)"  # 30 times 0.1 s are allowed
+    done = end(body, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+class Slow:
+    """An array that a device is still computing."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def block_until_ready(self) -> "Slow":
+        time.sleep(self.seconds)
+        return self
+
+
+def test_steps_are_counted_when_the_devices_have_finished_them(tmp_path: pathlib.Path) -> None:
+    with Watchdog(WatchdogConfig(), str(tmp_path)) as watchdog:
+        for step in range(1, 4):
+            watchdog.step(step, Slow(0.2))
+        assert watchdog._begun == 3 and watchdog._finished == 0
+        time.sleep(1.0)
+        assert watchdog._finished == 3
+        assert np.allclose(list(watchdog._times), 0.2, atol=0.1)
+    assert not any(thread.is_alive() for thread in watchdog._threads)
+
+
+def test_none_watches_nothing(tmp_path: pathlib.Path) -> None:
+    with Watchdog(None, str(tmp_path)) as watchdog:
+        watchdog.step(1, None)
+        with watchdog.pause("evaluating"):
+            pass
+    assert not watchdog._threads
+
+
+def test_the_end_of_a_run_is_not_held_up(tmp_path: pathlib.Path) -> None:
+    began = time.monotonic()
+    with Watchdog(WatchdogConfig(), str(tmp_path)):
+        pass
+    assert time.monotonic() - began < 1.0
+
+
+def test_those_behind_have_begun_the_fewest_steps() -> None:
+    def beat(begun: int, host: str, phase: str = "training") -> dict[str, object]:
+        return {"begun": begun, "host": host, "phase": phase}
+
+    assert behind({0: beat(7, "a"), 1: beat(5, "b", "evaluating"), 2: beat(7, "c")}) == (
+        "process 1 (b) is behind: at step 5 (evaluating), others at 7"
+    )
+    assert behind({0: beat(5, "a"), 1: beat(5, "b"), 2: beat(7, "c")}) == (
+        "process 0 (a), process 1 (b) are behind: at step 5 (training), others at 7"
+    )
+    assert "all processes have begun step 5" in behind({0: beat(5, "a"), 1: beat(5, "b")})
