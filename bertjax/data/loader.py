@@ -11,7 +11,7 @@ rows that its devices hold: the global batch is the same for any number of proce
 """
 
 import time
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -21,9 +21,16 @@ from bertjax.data.examples import Examples, Rows
 from bertjax.sharding import batch_sharding
 from bertjax.types import Batch
 
-__all__ = ["Loader", "abstract_batch", "measure"]
+__all__ = ["Batches", "Loader", "abstract_batch", "measure"]
 
 _INPUTS = ("tokens", "mask", "types", "positions")
+
+
+class Batches(Protocol):
+    """What gives the batch of a step."""
+
+    def place(self, step: int, mesh: Mesh, rules: str) -> Batch:
+        """The global batch of that step as arrays laid over the mesh."""
 
 
 class Loader:

@@ -13,7 +13,7 @@ from types import TracebackType
 
 from jax.sharding import Mesh
 
-from bertjax.data.loader import Loader
+from bertjax.data.loader import Batches
 from bertjax.types import Batch
 
 __all__ = ["Prefetch", "prefetch"]
@@ -24,7 +24,7 @@ class Prefetch(Iterator[tuple[int, Batch]]):
 
     def __init__(
         self,
-        loader: Loader,
+        loader: Batches,
         first_step: int,
         last_step: int,
         mesh: Mesh,
@@ -85,7 +85,7 @@ class Prefetch(Iterator[tuple[int, Batch]]):
 
 
 def prefetch(
-    loader: Loader,
+    loader: Batches,
     first_step: int,
     last_step: int,
     mesh: Mesh,

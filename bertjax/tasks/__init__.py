@@ -1,5 +1,6 @@
 """Tasks: one file each, one line each in the registry below."""
 
+from bertjax.tasks.answer import Answer
 from bertjax.tasks.base import (
     Task,
     check,
@@ -10,22 +11,30 @@ from bertjax.tasks.base import (
     summarise,
     total_loss,
 )
+from bertjax.tasks.choose import Choose
+from bertjax.tasks.classify import Classify
 from bertjax.tasks.clm import Clm
 from bertjax.tasks.contrastive import Contrastive
+from bertjax.tasks.embed import Embed
 from bertjax.tasks.generator import Generator
+from bertjax.tasks.labelled import LabelledTask, labelled
 from bertjax.tasks.mlm import Mlm
 from bertjax.tasks.nsp import Nsp
+from bertjax.tasks.regress import Regress
 from bertjax.tasks.restore import Restore
 from bertjax.tasks.rtd import Rtd
 from bertjax.tasks.sbo import Sbo
 from bertjax.tasks.sop import Sop
+from bertjax.tasks.tag import Tag
 
 __all__ = [
     "TASKS",
+    "LabelledTask",
     "Task",
     "check",
     "corrupt",
     "flops_per_token",
+    "labelled",
     "make_network",
     "normalisers",
     "summarise",
@@ -42,4 +51,10 @@ TASKS: dict[str, Task] = {
     "rtd": Rtd(),
     "restore": Restore(),
     "contrastive": Contrastive(),
+    "classify": Classify(),
+    "regress": Regress(),
+    "tag": Tag(),
+    "answer": Answer(),
+    "choose": Choose(),
+    "embed": Embed(),
 }

@@ -39,12 +39,21 @@ class Task(abc.ABC):
     weight: float = 1.0
     """Share of this task in the loss."""
 
-    name: ClassVar[str]
     predicts_tokens: ClassVar[bool] = False  # whether a prediction costs a row of logits over the vocabulary
     hides_tokens: ClassVar[bool] = False  # whether it replaces tokens; one task of a run may
     makes_rows: ClassVar[bool] = (
         False  # whether it makes other rows of those of the data; then all of a batch are one
     )
+
+    @property
+    @abc.abstractmethod
+    def name(self) -> str:
+        """Of its metrics and of its targets."""
+
+    def serves(self, batch: Batch) -> bool:
+        """Whether it learns from a batch; those of labelled tasks are of one task each."""
+        del batch
+        return True
 
     @abc.abstractmethod
     def heads(self, config: EncoderConfig) -> Mapping[str, nn.Module]:
@@ -160,7 +169,7 @@ def flops_per_token(
 
 def normalisers(tasks: Sequence[Task], batch: Batch) -> dict[str, Array]:
     """The number of predictions of every task, never less than one."""
-    return {task.name: jnp.maximum(task.normaliser(batch), 1.0) for task in tasks}
+    return {task.name: jnp.maximum(task.normaliser(batch), 1.0) for task in tasks if task.serves(batch)}
 
 
 def total_loss(
@@ -170,6 +179,8 @@ def total_loss(
     total = jnp.zeros((), jnp.float32)
     metrics: Metrics = {}
     for task in tasks:
+        if not task.serves(batch):
+            continue
         own = task.loss(outputs, batch)
         total = total + task.weight * own["loss"][0] / counts[task.name]
         metrics.update({f"{task.name}_{name}": value for name, value in own.items()})
