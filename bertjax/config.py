@@ -203,8 +203,9 @@ def stages(config: Config) -> list[Stage]:
     """The run, cut where its rows change."""
     result, first = [], 0
     for phase in config.train.phases:
-        shape = {"batch_size": phase.batch_size, "microbatches": phase.microbatches}
-        train = dataclasses.replace(config.train, phases=(), **shape)
+        train = dataclasses.replace(
+            config.train, phases=(), batch_size=phase.batch_size, microbatches=phase.microbatches
+        )
         data = dataclasses.replace(config.data, length=phase.length)
         result.append(Stage(first, phase.until, dataclasses.replace(config, data=data, train=train)))
         first = phase.until

@@ -38,7 +38,9 @@ def test_a_plan_counts_what_a_run_allocates(settings: tuple[str, ...]) -> None:
     assert size["arguments"] >= size["parameters"] + size["optimizer"]
     assert size["total"] >= size["arguments"] + size["temporary"]
     assert 0 < size["activations"] <= size["temporary"]
-    assert planned["fits"] and planned["compiled"] and "estimate" not in planned  # nothing is known of this machine
+    assert (
+        planned["fits"] and planned["compiled"] and "estimate" not in planned
+    )  # nothing is known of this machine
     assert planned["devices"] == program.mesh.size and planned["rules"] == config.mesh.rules
     assert planned["tokens_per_step"] == 16 * 14
 

@@ -23,7 +23,9 @@ NEVER = -1e9  # the logit of embedding rows that are no tokens
 
 def gather(hidden: Float[Array, "B L D"], where: Int[Array, "B S"]) -> Float[Array, "B S D"]:
     """The hidden states at given positions of each row."""
-    hidden = sharding.shard(hidden, "batch", "length", "act_width")  # and so is what is scattered back into it
+    hidden = sharding.shard(
+        hidden, "batch", "length", "act_width"
+    )  # and so is what is scattered back into it
     return jnp.take_along_axis(hidden, where[:, :, None], axis=1)
 
 

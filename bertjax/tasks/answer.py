@@ -18,7 +18,7 @@ count in the window with the most context, which loses an answer that goes on be
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import jax.numpy as jnp
 import numpy as np
@@ -86,7 +86,7 @@ class Answer(LabelledTask):
 
     # ------------------------------------------------------------------------------------------ records
 
-    def on_made_up_records(self) -> LabelledTask:
+    def on_made_up_records(self) -> Self:
         """With windows that fit those."""
         return dataclasses.replace(super().on_made_up_records(), stride=4, question_tokens=8)
 

@@ -15,7 +15,7 @@ A class that only the held-out records have is an error, and so are training rec
 import collections
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ from bertjax.layers.config import EncoderConfig
 from bertjax.metrics import weighted
 from bertjax.models import task_heads
 from bertjax.scores import calibration, classification, multilabel
-from bertjax.tasks.labelled import WEIGHT, LabelledTask, Prediction
+from bertjax.tasks.labelled import WEIGHT, Prediction
 from bertjax.tasks.texts import TextTask, averaged
 from bertjax.types import Array, Batch, Float, Int, Key, Metrics
 
@@ -85,7 +85,7 @@ class Classify(TextTask):
         """With several classes a text, other records."""
         return "several" if self.problem == "multi" else "classify"
 
-    def on_made_up_records(self) -> LabelledTask:
+    def on_made_up_records(self) -> Self:
         """With one class a text, or with several."""
         return dataclasses.replace(super().on_made_up_records(), problem=self.problem)
 

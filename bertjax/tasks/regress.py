@@ -7,7 +7,7 @@ The score is the correlation over all held-out records, so scale and offset of y
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +20,7 @@ from bertjax.layers.config import EncoderConfig
 from bertjax.metrics import weighted
 from bertjax.models import task_heads
 from bertjax.scores import correlation
-from bertjax.tasks.labelled import WEIGHT, LabelledTask, Prediction
+from bertjax.tasks.labelled import WEIGHT, Prediction
 from bertjax.tasks.texts import TextTask, averaged
 from bertjax.types import Array, Batch, Metrics
 
@@ -38,7 +38,7 @@ class Regress(TextTask):
 
     kind: ClassVar[str] = "regress"
 
-    def on_made_up_records(self) -> LabelledTask:
+    def on_made_up_records(self) -> Self:
         """With the pairs that those have."""
         return dataclasses.replace(super().on_made_up_records(), pair="pair")
 
