@@ -124,7 +124,8 @@ install_requirements() {
     : >.venv/launch/installing
     say "installing $* into .venv; the first time takes minutes"
     "$python" -m pip --version >/dev/null 2>&1 || "$python" -m ensurepip >&2 || fail ".venv has no pip: delete .venv and run again"
-    "$python" -m pip install --disable-pip-version-check --no-input "${arguments[@]}" >&2 ||
+    # What comes as source only is built apart, with all that its build asks for: old versions of pip would not.
+    "$python" -m pip install --disable-pip-version-check --no-input --use-pep517 "${arguments[@]}" >&2 ||
         fail "the install failed (see above): the next launch begins it again"
     if [[ ${#alone[@]} != 0 ]]; then
         "$python" -m pip install --disable-pip-version-check --no-input --no-deps "${alone[@]}" >&2 ||
