@@ -58,6 +58,13 @@ def plan(
         "steps": steps or config.train.steps,
         "notes": [],
     }
+    if topology is not None and program.mesh.size < topology.size:
+        idle = topology.size - program.mesh.size
+        result["notes"].append(f"{idle} of {topology.size} devices would stand idle: set mesh.data=-1")
+    if platform == "gpu" and config.model.dtype == "float32":
+        result["notes"].append(
+            "float32 products do not reach the peak that the estimate takes: that of bfloat16"
+        )
     compiled, refused = None, None
     if topology is not None and topology.platform == "gpu":
         lower_for_cuda(program)

@@ -125,7 +125,9 @@ def test_a_plan_for_forced_cpus(tmp_path: pathlib.Path, capsys: pytest.CaptureFi
     made = plan(config, open_vocabulary("synthetic", 53), topology=find("cpu:4"))
     assert made["devices"] == 4 and made["compiled"] and "estimate" not in made
     assert [(row["kind"], row["axis"]) for row in made["collectives"]] == [("all-reduce", "data")]
-    assert "how much there is is not known" in report.text(made)
+    assert "how much there is is not known" in report.text(made) and made["notes"] == []
+    few = plan(tiny(*SCANNED, "mesh.data=2"), open_vocabulary("synthetic", 53), topology=find("cpu:4"))
+    assert few["notes"] == ["2 of 4 devices would stand idle: set mesh.data=-1"]
 
 
 # ---------------------------------------------------------------------------------------------- search

@@ -70,6 +70,7 @@ def test_numbers_of_chips_agree_with_the_published_ones() -> None:
         chip = CHIPS[name]
         assert 256 * 2 * chip.dimensions * chip.link == pytest.approx(published, rel=0.01)
     assert 6 * CHIPS["v5p"].link * 2 == pytest.approx(1200e9)  # bidirectional, six links
+    assert CHIPS["v5p"].network * 8 == pytest.approx(50e9)
     assert 256 * CHIPS["v5e"].network * 8 == pytest.approx(6.4e12, rel=0.01)
     assert 256 * CHIPS["v6e"].network * 8 == pytest.approx(25.6e12, rel=0.01)
     assert all(len(shape.split("x")) == 2 for shape in FLAT)
