@@ -27,7 +27,7 @@ from jax.sharding import Mesh
 from bertjax import settings, sharding
 from bertjax.checkpoint import Checkpoints
 from bertjax.config import Config, read_workdir, to_dict
-from bertjax.convert.model import Model, declare, network_of, shapes_of, unrolled
+from bertjax.convert.model import Model, declare, generator_of, network_of, shapes_of, unrolled
 from bertjax.convert.table import layer_paths
 from bertjax.data.corpus import Vocabulary
 from bertjax.data.files import new_folder
@@ -161,6 +161,11 @@ class Bundle:
             return np.asarray(leaves[path.replace(number[0], "/layers/")][int(number[1])])
 
         return Model(config, shapes_of(config, self.vocabulary), read, self.tokenizer, self.about)
+
+    def generator(self) -> "Bundle":
+        """The generator of an ELECTRA as a model of its own."""
+        devices = list(self.mesh.devices.flat)
+        return assemble(generator_of(self.opened()), self.config.mesh, devices, None, None, step=self.step)
 
     def save(self, path: str) -> None:
         """Writes a folder that `load`, `model.init`, evaluate and predict read; it is there whole or not at all."""

@@ -22,6 +22,7 @@ from bertjax.models.task_heads import Embed, HeadOptions
 from bertjax.sharding import Declared
 from bertjax.tasks import Task
 from bertjax.tasks.contrastive import EmbeddingHead
+from bertjax.tasks.generator import Generator
 from bertjax.tasks.rtd import DetectionHead, Rtd
 from bertjax.types import Batch, Tree
 
@@ -129,3 +130,25 @@ def listed(names: Sequence[str], most: int = 3) -> str:
     """Some of many names."""
     shown = ", ".join(list(names)[:most])
     return shown + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def generator_of(model: Model) -> Model:
+    """The generator of an ELECTRA as a model of its own: a masked-LM head on an encoder, with the tables it reads."""
+    options = next(task for task in model.config.tasks if isinstance(task, Generator))
+    config = dataclasses.replace(
+        model.config, model=options.config(model.config.model), tasks=(PRETRAINING["mlm"],), heads=()
+    )
+    own = "rewriters_generator/"
+
+    def source(path: str) -> str:
+        if path.startswith("heads_mlm/"):
+            return f"{own}head/{path.removeprefix('heads_mlm/')}"
+        if options.embeddings == "shared" and path.startswith(("encoder/embedder/", "encoder/position/")):
+            projection = "encoder/embedder/projection/"
+            return f"{own}{path.removeprefix('encoder/embedder/')}" if path.startswith(projection) else path
+        return own + path
+
+    shapes = {path: shape for path, shape in shapes_of(config).items() if source(path) in model.shapes}
+    return dataclasses.replace(
+        model, config=config, shapes=shapes, read=lambda path: model.read(source(path))
+    )

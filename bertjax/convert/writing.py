@@ -79,8 +79,13 @@ def plan_writing(model: Model, *, family: str | None = None, heads: Sequence[str
 
 def _plan(model: Model, family: Family, heads: Sequence[str]) -> Plan:
     config = model.config.model
-    chosen = choose_heads(model, family, heads)
+    chosen = choose_heads(model, heads)
     kinds = {kind: options for kind, options in chosen.values()}
+    if len(kinds) < len(chosen):
+        raise ValueError(
+            f"this model has several heads of one kind ({', '.join(chosen)}) and a published one has one: "
+            f"choose it with --heads"
+        )
     end = architecture_for(family, [kind for kind in kinds if kind != "embed"])
     architecture = family.architectures[end]
     notes = []
@@ -144,9 +149,7 @@ def shapes_of_kept(model: Model, config: Any, chosen: Mapping[str, Any]) -> dict
     return kept
 
 
-def choose_heads(
-    model: Model, family: Family, wanted: Sequence[str]
-) -> dict[str, tuple[str, HeadOptions | None]]:
+def choose_heads(model: Model, wanted: Sequence[str]) -> dict[str, tuple[str, HeadOptions | None]]:
     """The heads to write, by their names in the model: all of them, or those that were asked for."""
     found = heads_of(model.network)
     if wanted:
@@ -157,7 +160,7 @@ def choose_heads(
     elif model.network.rewriters:
         raise ValueError(
             f"this model has {listed(list(model.network.rewriters))} before its encoder, which no published class has: "
-            f"choose what to write with --heads={listed(list(found)) or 'none'}"
+            f"choose what to write with --heads={listed([*found, *model.network.rewriters])}"
         )
     return found
 

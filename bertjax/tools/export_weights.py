@@ -11,7 +11,8 @@ Writes config.json, model.safetensors, tokenizer files and a model card, reads t
 computes with PyTorch where that is installed. Nothing is left of an export that fails.
 
     python -m bertjax export --source=runs/bert_base --out=exports/bert_base
-    python -m bertjax export --source=runs/electra --out=exports/electra --family=electra --heads=rtd"""
+    python -m bertjax export --source=runs/electra --out=exports/discriminator --heads=rtd
+    python -m bertjax export --source=runs/electra --out=exports/generator --heads=generator"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +26,7 @@ class ExportOptions:
     family: str | None = None
     """The published family; none takes the one it came from, or the first that can hold the model."""
     heads: tuple[str, ...] = ()
-    """The heads to write, `none` for the encoder alone; empty writes all of them."""
+    """The heads to write, `none` for the encoder alone, `generator` for that of ELECTRA; empty writes all of them."""
 
 
 def main(arguments: list[str]) -> int:
@@ -38,10 +39,10 @@ def main(arguments: list[str]) -> int:
     from bertjax import bundle
     from bertjax.convert.export import export
 
-    model = bundle.load(options.source)
-    for line in export(
-        model, options.out, workdir=options.source, family=options.family, heads=options.heads
-    ):
+    model, family, heads = bundle.load(options.source), options.family, options.heads
+    if heads == ("generator",) and "generator" in model.model.rewriters:
+        model, family, heads = model.generator(), family or "electra", ()
+    for line in export(model, options.out, workdir=options.source, family=family, heads=heads):
         print(line)
     print(f"written     {pathlib.Path(options.out)}")
     return 0

@@ -9,6 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from bertjax import tasks
 from bertjax.attention.window import Window
 from bertjax.convert.families import FAMILIES
 from bertjax.convert.fields import unlike
@@ -19,6 +20,7 @@ from bertjax.layers.position import Rope
 from bertjax.models.task_heads import Answer, Classify, Tag
 from tests.convert.broken import refused
 from tests.convert.models import CASES, config_json, our_config, random_model, write_published
+from tests.runs import tiny
 
 
 def write(model: Any, folder: pathlib.Path, **options: Any) -> Any:
@@ -169,3 +171,49 @@ def test_a_model_made_here_finds_its_family() -> None:
         plan_writing(changed(end="ForQuestionAnswering", types=None, norm_epsilon=1e-12)).family.name
         == "distilbert"
     )
+
+
+@pytest.mark.parametrize(
+    ("task", "name"),
+    [
+        (tasks.Classify(labels=("no", "yes", "both")), "BertForSequenceClassification"),
+        (tasks.Classify(labels=("a", "b"), problem="multi"), "BertForSequenceClassification"),
+        (tasks.Classify(called="sst2", labels=("no", "yes")), "BertForSequenceClassification"),
+        (tasks.Regress(), "BertForSequenceClassification"),
+        (tasks.Tag(labels=("O", "B-A", "I-A")), "BertForTokenClassification"),
+        (tasks.Answer(), "BertForQuestionAnswering"),
+        (tasks.Choose(), "BertForMultipleChoice"),
+        (tasks.Embed(), "BertModel"),
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_what_a_task_has_learned(task: Any, name: str, tmp_path: pathlib.Path) -> None:
+    """Heads of fine-tuning, under whatever name the task goes, in the class that has such a head."""
+    model = random_model(dataclasses.replace(tiny(), tasks=(task,)))
+    plan = write(model, tmp_path)
+    assert plan.class_name == name
+    labels = getattr(task, "labels", ())
+    if labels:
+        assert list(json.loads((tmp_path / "config.json").read_text())["id2label"].values()) == list(labels)
+    back, found = read_all(str(tmp_path))
+    heads = {path: x for path, x in model_arrays(model).items() if path.startswith("heads_")}
+    assert len(heads) == (0 if name == "BertModel" else 2)
+    for path, array in heads.items():
+        kind = {"regress": "classify", "sst2": "classify"}.get(task.name, task.name)
+        np.testing.assert_array_equal(found[path.replace(f"heads_{task.name}/", f"heads_{kind}/")], array)
+    assert all(getattr(head, "labels", labels) == labels for head in back.config.heads)
+
+
+def model_arrays(model: Any) -> dict[str, np.ndarray]:
+    return {path: model.read(path) for path in model.shapes}
+
+
+def test_two_heads_of_one_kind(tmp_path: pathlib.Path) -> None:
+    several = (
+        tasks.Classify(called="sst2", labels=("a", "b")),
+        tasks.Classify(called="cola", labels=("c", "d")),
+    )
+    model = random_model(dataclasses.replace(tiny(), tasks=several))
+    with refused("several heads of one kind (sst2, cola)", "--heads"):
+        write(model, tmp_path)
+    assert write(model, tmp_path, heads=("cola",)).config["id2label"] == {"0": "c", "1": "d"}

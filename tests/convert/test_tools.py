@@ -1,18 +1,26 @@
 """`python -m bertjax import` and `export`: what they write and print; every wrong input is one line, exit code 2."""
 
+import functools
 import json
 import pathlib
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
+import bertjax
+from bertjax import tasks
 from bertjax.__main__ import main
+from bertjax.bundle import assemble
 from bertjax.convert import parity
 from bertjax.convert.reading import read_model
 from bertjax.convert.source import open_source
-from tests.convert.models import VOCABULARY, write_published
+from bertjax.data.open import open_vocabulary
+from bertjax.models.task_heads import Embed
+from tests.convert.models import VOCABULARY, random_model, write_published
+from tests.runs import tiny
 
 pytestmark = pytest.mark.usefixtures("quick_compiles", "alone")
 Tensors = dict[str, np.ndarray]
@@ -87,6 +95,103 @@ def test_parts_of_a_model(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[
     assert "a pooler of zeros is written" in said
     with open_source(str(tmp_path / "encoder")) as back:
         assert not read_model(back).config.model.pooler
+
+
+def workdir(path: pathlib.Path, *settings: str) -> str:
+    """What a run would leave, but for its journal."""
+    model = random_model(tiny(*settings), vocabulary=open_vocabulary("synthetic", 53))
+    assemble(model, None, None, None, None, step=0).save(str(path))
+    (path / "result.json").write_text(json.dumps({"heldout_mlm_accuracy": 0.25}))
+    return str(path)
+
+
+@pytest.mark.parametrize("embeddings", ["shared", "own"])
+def test_both_halves_of_electra(
+    embeddings: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = workdir(
+        tmp_path / "run",
+        "tasks=generator,rtd",
+        "tasks.generator.size=0.5",
+        f"tasks.generator.embeddings={embeddings}",
+    )
+    whole = refused("export", capsys, source=source, out=tmp_path / "out")
+    assert "has generator before its encoder" in whole and "--heads=rtd, generator" in whole
+    for heads, name, width in (("rtd", "ElectraForPreTraining", 24), ("generator", "ElectraForMaskedLM", 12)):
+        said = tool("export", capsys, source=source, out=tmp_path / heads, heads=heads)
+        written = json.loads((tmp_path / heads / "config.json").read_text())
+        assert name in said and written["hidden_size"] == width
+        assert written["embedding_size"] == (24 if heads == "rtd" or embeddings == "shared" else 12)
+    if embeddings == "own":
+        return
+    # What the generator of the run computes is what the exported one computes.
+    run, back = bertjax.load(source), bertjax.load(str(tmp_path / "generator"))
+    vocabulary, rows = run.vocabulary, np.random.default_rng(0).integers(5, 53, (2, 14))
+    with run.active():
+        batch = tasks.corrupt(run.config.tasks, run.batch(rows, None, None)[0], vocabulary, seed=0)
+        logits = jax.jit(functools.partial(run.model.apply, train=False))({"params": run.params}, batch)
+    found = back.outputs(batch.tokens)["mlm"]
+    where = batch.targets["generator"]["positions"]
+    wanted = np.take_along_axis(np.asarray(found), np.asarray(where)[:, :, None], axis=1)
+    np.testing.assert_allclose(
+        np.asarray(logits["generator"]["logits"])[:2, :, :53], wanted[:2, :, :53], rtol=1e-4, atol=1e-4
+    )
+
+
+def test_a_run_becomes_sentence_transformers(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = workdir(tmp_path / "run", "tasks=contrastive", "tasks.contrastive.pool=mean")
+    out = tmp_path / "out"
+    said = tool("export", capsys, source=source, out=out)
+    assert "exporting   BertModel of the family bert" in said
+    assert [part["type"].split(".")[-1] for part in json.loads((out / "modules.json").read_text())] == [
+        "Transformer",
+        "Pooling",
+        "Normalize",
+    ]
+    card = (out / "README.md").read_text()
+    for part in (
+        "SentenceTransformer(",
+        "| heldout_mlm_accuracy | 0.25 |",
+        "12 updates of contrastive",
+        "step 0",
+    ):
+        assert part in card, part
+    back = bertjax.load(str(out))
+    assert back.config.heads == (Embed("mean", normalise=True),)
+    rows = np.random.default_rng(0).integers(5, 53, (3, 9))
+    found, wanted = back.outputs(rows)["embed"], bertjax.load(source).outputs(rows)["contrastive"]
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+    tool("import", capsys, source=out, out=tmp_path / "again")
+    assert bertjax.load(str(tmp_path / "again")).config.heads == back.config.heads
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pooling_mode_mean_tokens": False}, "pooling by nothing"),
+        ({"pooling_mode_weightedmean_tokens": True}, "pooling_mode_weightedmean_tokens is not supported"),
+    ],
+)
+def test_poolings_that_are_not_known(
+    change: dict[str, bool], message: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = workdir(tmp_path / "run", "tasks=contrastive", "tasks.contrastive.pool=mean")
+    tool("export", capsys, source=source, out=tmp_path / "theirs")
+    path = tmp_path / "theirs" / "1_Pooling" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    assert message in refused("import", capsys, source=tmp_path / "theirs", out=tmp_path / "ours")
+    modules = tmp_path / "theirs" / "modules.json"
+    for text, expected in (
+        ('[{"type": "models.Dense", "path": "3_Dense"}]', "the module Dense is not supported"),
+        ('[{"type": "models.Transformer", "path": "../run"}]', "leads out of its folder"),
+        ('[{"type": "models.Transformer", "path": ""}]', "no Transformer with a Pooling"),
+        ('{"type": 1}', "lists no modules"),
+        ("[", "is not JSON"),
+    ):
+        modules.write_text(text)
+        assert expected in refused("import", capsys, source=tmp_path / "theirs", out=tmp_path / "ours")
 
 
 def cut(name: str) -> Callable[[Tensors], None]:
