@@ -22,6 +22,8 @@ from bertjax.data.pairs import SegmentPair
 from bertjax.layers.config import EncoderConfig
 from bertjax.models.task_heads import HeadOptions
 
+LARGEST = 2**31  # of any size
+SHARED_LAYERS = 1000  # that may share their parameters
 FEWEST = 0.9  # of the rows of an embedding: how many must have a token in the vocabulary
 
 
@@ -36,12 +38,15 @@ def read_model(source: Source, tokenizer: Any = None) -> Model:
     pooler = has_pooler(family, named, prefix)
     try:
         encoder = family.fields.to_config(source.config, pooler=pooler)
+        check_sizes(encoder, len(found))
         heads = options_of(source, family, architecture)
+        config = whole_config(source, encoder, architecture, heads)
+        matches = match(family.rows, shapes_of(config), encoder, prefix, family.name)
     except (ValueError, TypeError, ArithmeticError) as error:
-        text = str(error).removeprefix("config.json: ")
+        text = (
+            str(error).removeprefix("config.json: ").splitlines()[0] if str(error) else type(error).__name__
+        )
         raise source.fail(f"config.json: {text}") from None
-    config = whole_config(source, encoder, architecture, heads)
-    matches = match(family.rows, shapes_of(config), encoder, prefix, family.name)
     copies = {name: of for name, of in copies_of(family.copies, matches).items() if name in found}
     wanted = {n: s for m in matches for n, s in zip(m.theirs, m.their_shapes, strict=True)}
     for copy, of in copies.items():
@@ -145,6 +150,29 @@ def whole_config(
         format = SegmentPair(negatives="random" if "nsp" in names else "swapped")
     length = min(source.length or 512, 512, encoder.max_length)
     return Config(model=encoder, data=DataConfig(format=format, length=length), tasks=tasks, heads=heads)
+
+
+def check_sizes(encoder: EncoderConfig, tensors: int) -> None:
+    """Refuses, before it is built, a model of no size, or with far more layers than there are tensors for."""
+    for name in (
+        "layers",
+        "width",
+        "heads",
+        "key_size",
+        "hidden",
+        "vocab",
+        "max_length",
+        "table_width",
+        "types",
+    ):
+        size = getattr(encoder, name)
+        if size is not None and not 1 <= size < LARGEST:
+            raise ValueError(f"a model with {name} {size} has nothing to compute with")
+    most = tensors if encoder.sharing == "none" else SHARED_LAYERS
+    if encoder.layers > most:
+        raise ValueError(
+            f"{encoder.layers} layers are more than the {tensors} tensors of the file could fill"
+        )
 
 
 def check_copies(source: Source, named: Named, copies: dict[str, str]) -> None:

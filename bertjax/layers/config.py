@@ -148,8 +148,9 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         """Refuses settings that contradict each other."""
         if self.head_size is None and self.width % self.heads:
-            fit = [h for h in range(1, self.width + 1) if self.width % h == 0]
-            near = min(fit, key=lambda h: abs(h - self.heads))
+            most = min(self.heads, self.width)
+            around = (h for distance in range(most) for h in (most - distance, most + distance))
+            near = next(h for h in around if self.width % h == 0)  # at the latest 1
             raise ValueError(
                 f"model.heads={self.heads} does not divide model.width={self.width}: heads={near} would"
             )

@@ -15,11 +15,12 @@ from bertjax import tasks
 from bertjax.__main__ import main
 from bertjax.bundle import assemble
 from bertjax.convert import parity
+from bertjax.convert.families import FAMILIES
 from bertjax.convert.reading import read_model
 from bertjax.convert.source import open_source
 from bertjax.data.open import open_vocabulary
 from bertjax.models.task_heads import Embed
-from tests.convert.models import VOCABULARY, random_model, write_published
+from tests.convert.models import CONFIGS, VOCABULARY, random_model, write_published
 from tests.runs import tiny
 
 pytestmark = pytest.mark.usefixtures("quick_compiles", "alone")
@@ -308,12 +309,45 @@ def test_wrong_options(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str
     assert "the family roberta cannot hold this model: model.head_activation" in roberta
 
 
-def test_a_name_that_cannot_be_fetched(
+def test_names_on_the_hub(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    """From the cache of this machine, which is all that there is without a network."""
+    cache = tmp_path / "cache"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     said = refused("import", capsys, source="somebody/some-bert", out=tmp_path / "out")
     assert "somebody/some-bert is no folder here and cannot be fetched" in said
+    assert "does not exist: name a folder" in refused("import", capsys, source="a/b/c", out=tmp_path / "out")
+    model = cache / "models--somebody--some-bert"
+    (model / "refs").mkdir(parents=True)
+    (model / "refs" / "main").write_text("0" * 40)
+    write_published(model / "snapshots" / ("0" * 40), vocabulary=VOCABULARY)
+    assert "BertForPreTraining" in tool("import", capsys, source="somebody/some-bert", out=tmp_path / "out")
+
+
+ODD = (None, -1, 0, 1, 10**9, 10**30, 0.5, float("inf"), "x", "", True, False, [], ["x"], {}, {"0": None})
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_any_value_of_a_config_is_read_or_refused_in_one_line(name: str, tmp_path: pathlib.Path) -> None:
+    family = FAMILIES[name]
+    end = "ForSequenceClassification" if "ForSequenceClassification" in family.architectures else "Model"
+    folder = pathlib.Path(write_published(tmp_path / "theirs", name, end))
+    theirs = json.loads((folder / "config.json").read_text())
+    keys = [*theirs, "problem_type", "num_labels", "tie_word_embeddings", "classifier_dropout"]
+    cases = [(key, value) for key in keys for value in ODD]
+    read, random = 0, np.random.default_rng(0)
+    for number in random.choice(len(cases), 80, replace=False):
+        key, value = cases[number]
+        (folder / "config.json").write_text(json.dumps({**theirs, key: value}))
+        try:
+            with open_source(str(folder)) as source:
+                read_model(source)
+            read += 1
+        except ValueError as error:
+            assert "\n" not in str(error) and len(str(error)) < 900, str(error)
+    assert 0 < read < 40
 
 
 def test_nothing_is_left_of_what_differs(
