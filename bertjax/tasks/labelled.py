@@ -15,7 +15,7 @@ empty or has no label. All tasks of a run share the encoder; the heads of those 
 import abc
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -88,7 +88,7 @@ class LabelledTask(Task):
             return made_up.make_up(self.made_up, which)
         return read_split(self.records, which)
 
-    def on_made_up_records(self) -> Self:
+    def on_made_up_records(self) -> "LabelledTask":
         """The task with its defaults, on records that are made up in a moment."""
         return type(self)(weight=self.weight, called=self.called, share=self.share)
 
