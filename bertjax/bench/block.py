@@ -6,7 +6,8 @@ a variant differ (local and global, hybrids), each kind is measured, and prices 
 
 Prices are for one row, out of a batch of about the same number of tokens at every length: many short rows or a few
 long ones, as a training step has them. Measured alone, a short row would fit into caches and into memory that the
-process holds already, a long one would not, and both would grow faster than the work does.
+process holds already, a long one would not, and both would grow faster than the work does. The longest should come in
+twos at least: compilers lay a batch of a single row out otherwise, at other speeds whatever its length.
 """
 
 import dataclasses

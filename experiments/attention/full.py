@@ -5,8 +5,8 @@ The other files put another attention into it with `around`, and leave everythin
 
 Paper: Vaswani et al., 1706.03762.
 Command: python -m experiments.attention.full --workdir=runs/attention/full
-Cost: COST_HERE
-Expected: EXPECTED_HERE
+Cost: 3.6 GFLOP a step, 1500 steps: some three minutes on two CPU cores that do nothing else.
+Expected: above 12.2% of held-out masked words right, which is where 600 steps ended here. Not run to its end here.
 """
 
 import dataclasses
@@ -41,8 +41,8 @@ def around(attention: AttentionOptions, **model: Any) -> Config:
         model=dataclasses.replace(base, **model),
         data=DataConfig(format=FullSentences(), length=128),
         tasks=(Mlm(),),
-        optim=OptimConfig(learning_rate=2e-3, warmup_steps=60),
-        train=TrainConfig(steps=600, batch_size=16, log_every=50, eval_every=None, checkpoint_every=300),
+        optim=OptimConfig(learning_rate=2e-3, warmup_steps=100),
+        train=TrainConfig(steps=1500, batch_size=16, log_every=50, eval_every=None, checkpoint_every=500),
     )
 
 

@@ -166,7 +166,10 @@ def start(name: str, folder: pathlib.Path, mode: str, flags: list[str]) -> None:
     with log.open("w") as file:
         child = subprocess.Popen([*command, *flags], cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
 
+        asked = []
+
         def stop(*_: Any) -> None:
+            asked.append(True)
             child.terminate()
 
         before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -175,7 +178,7 @@ def start(name: str, folder: pathlib.Path, mode: str, flags: list[str]) -> None:
         finally:
             for which, handler in before.items():
                 signal.signal(which, handler)
-    if code == REQUEUE:
+    if asked or code == REQUEUE:  # a child that was still starting knew no better than to die
         raise Stopped
     if code:
         said = log.read_text().split("\n")

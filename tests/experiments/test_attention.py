@@ -5,6 +5,7 @@ import functools
 import importlib
 import json
 import pathlib
+import signal
 from typing import Any
 
 import jax
@@ -134,6 +135,28 @@ def test_a_sweep_that_is_stopped_says_so(
     monkeypatch.setattr(sweep, "start", stop)
     assert sweep.main(["--smoke=true", "--variants=window", f"--workdir={tmp_path}"]) == 75
     assert "the same command goes on" in capsys.readouterr().err
+
+
+def test_a_stop_is_passed_on(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also to a run that has only begun to start, and is no failure there."""
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(sweep.subprocess, "Popen", lambda *_, **__: Child())
+    with pytest.raises(sweep.Stopped):
+        sweep.start("full", tmp_path / "full", "train", [])
+    assert Child.ended and signal.getsignal(signal.SIGTERM) == before
+
+
+class Child:
+    """A process that dies of SIGTERM while it is waited for."""
+
+    ended = False
+
+    def terminate(self) -> None:
+        Child.ended = True
+
+    def wait(self) -> int:
+        signal.raise_signal(signal.SIGTERM)
+        return -signal.SIGTERM
 
 
 def test_mistakes_are_one_line(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
