@@ -39,7 +39,7 @@ UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 class Compiled:
     """A train step, compiled."""
 
-    text: str
+    text: str | None  # None where this JAX cannot read what that compiler has written
     seconds: float
     arguments: int
     outputs: int  # that take no argument's place
@@ -69,15 +69,25 @@ def compile_step(program: Program) -> Compiled:
             if (refused := refusal(str(error))) is None:
                 raise
             raise OutOfMemoryError(*refused, temporaries="temporaries" in str(error)) from error
-    memory = compiled.memory_analysis()
+    seconds, memory = time.perf_counter() - began, compiled.memory_analysis()
     return Compiled(
-        text=compiled.as_text(),
-        seconds=time.perf_counter() - began,
+        text=_read(compiled),
+        seconds=seconds,
         arguments=memory.argument_size_in_bytes,
         outputs=memory.output_size_in_bytes - memory.alias_size_in_bytes,
         temporary=memory.temp_size_in_bytes,
         program=memory.generated_code_size_in_bytes,
     )
+
+
+def _read(compiled: Any) -> str | None:
+    """The program as text; a libtpu newer than JAX may write instructions that JAX does not know."""
+    try:
+        return compiled.as_text()
+    except jax.errors.JaxRuntimeError as error:
+        if "hlo" not in str(error):
+            raise
+        return None
 
 
 def lower_for_cuda(program: Program) -> None:

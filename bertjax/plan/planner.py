@@ -82,6 +82,12 @@ def plan(
     size = _sizes(program, predicted, compiled, refused)
     result["bytes_per_device"] = size
     found, traffic, unknown = _exchanges(config, model, program, compiled)
+    if compiled is not None and compiled.text is None:
+        result["notes"].append(
+            "this JAX cannot read the program that this libtpu has made: collectives and time are predicted; "
+            "python -m pip install -r requirements-plan.txt installs the libtpu that goes with it"
+        )
+    result["read"] = compiled is not None and compiled.text is not None
     if traffic is None:
         traffic = analytic.traffic(predicted, config.train.microbatches)
     result["collectives"] = [dataclasses.asdict(row) for row in table(found)]
@@ -139,7 +145,7 @@ def _exchanges(
     config: Config, model: analytic.Model, program: Program, compiled: Compiled | None
 ) -> tuple[list[Collective], int | None, tuple[str, ...]]:
     """Collectives, memory traffic and loops of unknown length: the compiler's, or what the rules imply."""
-    if compiled is None:
+    if compiled is None or compiled.text is None:
         return analytic.exchanges(config, model, program.mesh), None, ()
     module = parse(compiled.text)
     return collectives(module, program.mesh), memory_traffic(module), module.unknown

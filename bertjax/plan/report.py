@@ -28,7 +28,7 @@ def text(plan: Mapping[str, Any]) -> str:
     if plan["compile_seconds"] is not None:
         lines.append(f"compiled in   {plan['compile_seconds']} s")
     if plan["collectives"]:
-        source = "" if plan["compiled"] else " (predicted, not compiled)"
+        source = "" if plan["read"] else " (predicted, not compiled)"
         lines.append(f"collectives of a step and device{source}:")
         lines += columns(
             ("kind", "mesh axis", "devices", "count", "bytes", "sent"),

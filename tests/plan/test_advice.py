@@ -106,6 +106,21 @@ def test_a_refusal_of_the_compiler_is_a_plan_that_does_not_fit(
     assert json.loads((tmp_path / "plan.json").read_text())["memory"]["fits"] is False
 
 
+def test_a_program_that_cannot_be_read_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a newer libtpu's: memory is the compiler's, exchanges are predicted, and the text says so."""
+
+    def unreadable(self: Any) -> str:
+        raise jax.errors.JaxRuntimeError(
+            "INTERNAL: RET_CHECK failure (external/xla/xla/hlo/ir/hlo_instruction.cc)"
+        )
+
+    monkeypatch.setattr(jax.stages.Compiled, "as_text", unreadable)
+    config = tiny(*SCANNED, "mesh.data=4")
+    made = plan(config, open_vocabulary("synthetic", 53), topology=find("cpu:4"))
+    assert made["compiled"] and not made["read"] and "cannot read the program" in made["notes"][0]
+    assert "(predicted, not compiled)" in report.text(made)
+
+
 def test_a_plan_for_gpus_says_what_is_not_known(
     capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path
 ) -> None:
