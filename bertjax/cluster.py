@@ -328,15 +328,15 @@ class Notes:
 
         Raises when a process has left, with what it said.
         """
-        deadline = time.monotonic() + seconds
+        began = time.monotonic()
         while True:
-            found = self.read(kind)
+            found, waited = self.read(kind), time.monotonic() - began
             if len(found) >= processes:
                 return found
             self.raise_if_left()
-            if time.monotonic() > deadline:
+            if waited > seconds:
                 return found
-            time.sleep(0.02)
+            time.sleep(min(max(waited / 10, 0.02), 1.0))
 
     def raise_if_left(self) -> None:
         """Raises what another process left with."""

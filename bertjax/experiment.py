@@ -8,6 +8,7 @@ Several processes end as one: process 0 says why, and all exit with the same cod
 """
 
 import dataclasses
+import math
 import os
 import pathlib
 import sys
@@ -196,16 +197,16 @@ def _plan(config: Config, values: Any) -> int:
 
 
 def _prepared(prepare: Prepare, config: Config, workdir: str) -> Config:
-    """What `prepare` makes of the config: process 0 makes it, and the others find it made."""
-    import jax
-    from jax.experimental import multihost_utils
-
-    for turn in (True, False):
-        if (jax.process_index() == 0) == turn:
-            config = prepare(config, workdir)
-        if jax.process_count() > 1:
-            multihost_utils.sync_global_devices(f"prepared {turn}")
-    return config
+    """What `prepare` makes of the config: process 0 makes it, however long it takes, and the others find it made."""
+    notes = cluster.notes()
+    if notes is None:
+        return prepare(config, workdir)
+    if notes.process == 0:
+        config = prepare(config, workdir)
+        notes.write("prepared", True)
+        return config
+    notes.wait("prepared", 1, math.inf)
+    return prepare(config, workdir)
 
 
 def _seat(values: Any) -> cluster.Seat | None:

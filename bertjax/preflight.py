@@ -37,6 +37,7 @@ from bertjax.types import Tree
 
 _CLOCKS = 30.0  # seconds by which two clocks may differ
 _SECONDS = 60.0  # for what takes a few
+_SHARED = 15.0  # for a file to be seen by another host
 _BYTES = 4 << 20  # of the all-reduce, on each device
 
 
@@ -190,7 +191,7 @@ def _odd_one(ready: Mapping[int, Readiness]) -> str | None:
 
 def _sees(token: pathlib.Path, nonce: str | None) -> bool:
     """Whether a file of process 0 is here, too; a network file system may take a moment."""
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + _SHARED
     while True:
         with contextlib.suppress(OSError):
             os.listdir(token.parent)  # refreshes what NFS remembers

@@ -94,6 +94,7 @@ def test_a_process_unlike_the_others_is_named(
     assert not where.exists()
 
 
+@pytest.mark.slow
 def test_a_process_that_reads_another_corpus_is_named(
     tmp_path: pathlib.Path, quick_compiles: dict[str, str]
 ) -> None:
@@ -121,6 +122,7 @@ def test_a_killed_process_is_named(tmp_path: pathlib.Path, quick_compiles: dict[
     assert "no heartbeat of process 1 (" in line
 
 
+@pytest.mark.slow
 def test_a_defect_of_one_process_is_no_reason_to_start_again(
     tmp_path: pathlib.Path, quick_compiles: dict[str, str]
 ) -> None:

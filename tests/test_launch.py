@@ -58,7 +58,7 @@ PLACES = {
     "skypilot": ["launch/skypilot.sh", "--dry_run", "--name=bert", "--bucket=b", "--nodes=2"],
 }
 # A flag that every place must hand over as it is.
-AWKWARD = "data.corpus=/my data/$(touch pwned) `touch pwned` 'a' \"b\" & \\ {{name}} *"
+AWKWARD = "data.corpus=/my data/$(INDEX) $(touch pwned) `touch pwned` 'a' \"b\" & \\ {{name}} *"
 FLAGS = ["pretrain/bert_base", "--workdir=/my runs/bert", "--set", AWKWARD]
 
 

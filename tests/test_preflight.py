@@ -138,6 +138,40 @@ def test_a_corpus_that_cannot_be_read_is_told(monkeypatch: pytest.MonkeyPatch) -
     assert "the corpus cannot be read" in str(preflight.probe_corpus(rows))
 
 
+def ready(**changes: Any) -> preflight.Readiness:
+    same = {"host": "a", "mesh": "data=2 of devices 12", "corpus": "5f", "error": None}
+    return preflight.Readiness(**(same | changes))
+
+
+@pytest.mark.parametrize(
+    "other, message",
+    [
+        (
+            {"mesh": "data=4"},
+            "process 1 (b) has another mesh than process 0: data=4 there, data=2 of devices 12 here",
+        ),
+        ({"corpus": "6f"}, "process 1 (b) has another corpus than process 0: 6f there, 5f here"),
+        ({"error": "cannot write /runs"}, "process 1 (b): cannot write /runs"),
+    ],
+    ids=["mesh", "corpus", "workdir"],
+)
+def test_a_process_that_is_not_ready_is_told(other: dict[str, Any], message: str) -> None:
+    assert preflight._odd_one({0: ready(), 1: ready(host="b")}) is None
+    assert preflight._odd_one({0: ready(), 1: ready(host="b", **other)}) == message
+
+
+def test_a_workdir_that_is_not_shared_is_told(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preflight, "_SHARED", 0.2)
+    token = tmp_path / ".preflight"
+    assert not preflight._sees(token, "17")
+    token.write_text("16")
+    assert not preflight._sees(token, "17"), "of an earlier run"
+    threading.Timer(0.1, token.write_text, ["17"]).start()
+    assert preflight._sees(token, "17"), "a moment later"
+
+
 # ---------------------------------------------------------------------------------------------- meeting
 
 
