@@ -3,6 +3,8 @@
     python -m experiments.NAME --workdir=DIR [--mode=train|evaluate|plan|profile|show] [--set path=value ...] [--smoke]
     python -m experiments.NAME --mode=plan --topology=v5e:16x16 [--search] [--set path=value ...]
 
+A file that reproduces a table has several configs, of which `--row=NAME` takes one.
+
 Its exit codes are those of `bertjax/exit_codes.py`: 0 done, 1 failed, 2 wrong input, 3 diverged, 75 start me again.
 Several processes end as one: process 0 says why, and all exit with the same code.
 """
@@ -14,7 +16,7 @@ import pathlib
 import sys
 import textwrap
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from absl import flags, logging
@@ -39,28 +41,60 @@ Prepare = Callable[[Config, str], Config]
 Finish = Callable[[Config, str, dict[str, float]], dict[str, float]]
 
 
-def main(config: Config, *, prepare: Prepare | None = None, finish: Finish | None = None) -> None:
-    """Runs an experiment from the command line, and exits.
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A row of a paper's table: what to run, and what was published for it by the name of the metric."""
+
+    config: Config
+    published: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return (
+            ", ".join(f"{metric} {value}" for metric, value in self.published.items())
+            or "no number published"
+        )
+
+
+def main(
+    config: Config | Mapping[str, Row], *, prepare: Prepare | None = None, finish: Finish | None = None
+) -> None:
+    """Runs an experiment, or one of the rows of a table, from the command line, and exits.
 
     `prepare` may make what the config needs (a corpus) before anything else; `finish` turns the last evaluation of a
     run into its result.
     """
+    rows = {} if isinstance(config, Config) else config
     if {"--help", "-h", "--helpshort"} & set(sys.argv[1:]):
         print(help_text(config, sys.modules["__main__"].__doc__ or ""))
         return
-    values = _flags()
+    values = _flags(rows)
     try:
         rest = values(sys.argv)[1:]
     except flags.Error as error:
         sys.exit(_fail(WRONG_INPUT, f"error: {' '.join(str(error).split())}; --help lists all flags"))
     # Of Orbax, which tells all that it does, and what went wrong once more than it raises it.
     logging.set_verbosity(logging.INFO if values.debug else logging.FATAL)
-    sys.exit(_guarded(lambda: _run(config, rest, values, prepare, finish), debug=values.debug))
+    sys.exit(_guarded(lambda: _run(_row(config, values), rest, values, prepare, finish), debug=values.debug))
 
 
-def _flags() -> flags.FlagValues:
+def _row(config: Config | Mapping[str, Row], values: Any) -> Config:
+    """The config, or that of the row that was asked for."""
+    if isinstance(config, Config):
+        return config
+    if values.mode == "evaluate":  # where the workdir knows
+        return next(iter(config.values())).config
+    if values.row is None:
+        raise ValueError(f"--row is missing: choose from {', '.join(config)}")
+    if values.mode == "train":
+        print(f"published   {values.row}: {config[values.row]}", file=sys.stderr, flush=True)
+    return config[values.row].config
+
+
+def _flags(rows: Mapping[str, Row]) -> flags.FlagValues:
     """The flags of every experiment, in a set of their own: importing an experiment defines none."""
     values = flags.FlagValues()
+    if rows:
+        flags.DEFINE_enum("row", None, list(rows), "Row of the table.", flag_values=values)
     flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=values)
     flags.DEFINE_enum("mode", "train", list(MODES), "What to do.", flag_values=values)
     flags.DEFINE_multi_string("set", [], "path=value: changes a setting.", flag_values=values)
@@ -273,9 +307,14 @@ def smoke(config: Config) -> Config:
     return dataclasses.replace(config, model=model, data=data, optim=optim, train=train, mesh=MeshConfig())
 
 
-def help_text(config: Config, about: str) -> str:
-    """The experiment, the modes and every setting with its value and its meaning."""
-    lines = [about.strip(), "", "Flags:", "  --workdir=DIR        folder of the run", "  --mode=MODE"]
+def help_text(config: Config | Mapping[str, Row], about: str) -> str:
+    """The experiment, the modes and every setting with its value and its meaning; of a table those of its first row."""
+    lines = [about.strip(), "", "Flags:", "  --workdir=DIR        folder of the run"]
+    if not isinstance(config, Config):
+        lines.append("  --row=ROW            one of these, with what was published")
+        lines += [f"      {name:20} {row}" for name, row in config.items()]
+        config = next(iter(config.values())).config
+    lines.append("  --mode=MODE")
     lines += [f"      {name:10} {purpose}" for name, purpose in MODES.items()]
     lines += [
         "  --set path=value     changes a setting (may be repeated)",

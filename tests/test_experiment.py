@@ -17,6 +17,8 @@ import experiments
 from bertjax import __main__ as tools
 from bertjax import config as config_lib
 from bertjax import experiment
+from bertjax.data.open import open_vocabulary
+from bertjax.program import build
 from bertjax.settings import describe
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -296,7 +298,11 @@ def test_a_run_that_diverges_exits_with_3(call: Call, tmp_path: pathlib.Path) ->
     assert not (tmp_path / "result.json").exists()
 
 
-@pytest.mark.parametrize("name", ALL)
+# Their bases are other experiments, and each row is looked at without a run.
+TABLES = {name: importlib.import_module(name).rows() for name in ALL if ".ablations." in name}
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if name not in TABLES])
 def test_every_experiment_runs_small(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, call: Call
 ) -> None:
@@ -305,6 +311,49 @@ def test_every_experiment_runs_small(
     code, out, err = call(f"--workdir={tmp_path}", "--smoke", base=module.config())
     assert code == 0, err
     assert json.loads(out.splitlines()[-1])["step"] > 0
+
+
+@pytest.mark.parametrize("name, row", [(name, row) for name, rows in TABLES.items() for row in rows])
+def test_every_row_of_a_table_is_a_run(name: str, row: str) -> None:
+    """As it is, and made small, down to the shapes of its step; no two rows are alike."""
+    rows, about = TABLES[name], importlib.import_module(name).__doc__ or ""
+    assert f"python -m {name} --row=" in about and about.split("--row=")[1].split()[0] in rows
+    config_lib.check(rows[row].config)
+    small = experiment.smoke(rows[row].config)
+    build(small, open_vocabulary(small.data.corpus, small.model.vocab))
+    assert [other for other in rows if rows[other].config == rows[row].config] == [row]
+    assert importlib.import_module(name).config() in [other.config for other in rows.values()]
+
+
+def test_a_table_runs_the_row_that_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path
+) -> None:
+    rows = {
+        "first": experiment.Row(tiny("train.steps=2"), {"MNLI-m": 84.4, "SQuAD": 88.5}),
+        "second": experiment.Row(tiny("train.steps=3")),
+    }
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["experiment", *arguments])
+        try:
+            experiment.main(rows)
+        except SystemExit as end:
+            return int(end.code or 0), *capsys.readouterr()
+        return 0, *capsys.readouterr()
+
+    code, out, _ = call("--help")
+    assert (
+        "--row=ROW" in out and re.search(r"first +MNLI-m 84.4, SQuAD 88.5\n", out) and "train.steps=2" in out
+    )
+    code, out, err = call(f"--workdir={tmp_path}")
+    assert (code, out) == (2, "") and err.startswith("error: --row is missing: choose from first, second")
+    code, out, err = call(f"--workdir={tmp_path}", "--row=third")
+    assert (code, out) == (2, "") and "first|second" in err and len(err.splitlines()) == 1
+    code, out, err = call(f"--workdir={tmp_path}", "--row=second", "--set", "train.log_every=1")
+    assert code == 0 and json.loads(out.splitlines()[-1])["step"] == 3
+    assert err.startswith("published   second: no number published\n")
+    code, out, _ = call(f"--workdir={tmp_path}", "--mode=evaluate")
+    assert code == 0 and json.loads(out)["step"] == 3
 
 
 def test_tools_are_listed_and_a_wrong_one_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

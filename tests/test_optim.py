@@ -148,16 +148,17 @@ def problem() -> tuple[Program, Callable[..., Any]]:
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_lowers_the_loss(name: str) -> None:
     _, loss_and_gradient = problem()
-    rate = {"adafactor": 0.1, "lamb": 0.05}.get(name, 0.02)
+    rate = {"adamw": 0.01, "lamb": 0.05, "adafactor": 0.1, "lion": 0.004, "muon": 0.02}[name]
     options = config(optimizer=OPTIMIZERS[name], learning_rate=rate, schedule=optim.Constant())
     init, step = stepper(options)
     params = draw(0, 0.1)
     state, losses = init(params), []
-    for _ in range(STEPS):
+    for _ in range(80):
         loss, gradient = loss_and_gradient(params)
         _, state, params = step(gradient, state, params)
         losses.append(float(loss))
-    assert losses[-1] < 0.9 * losses[0], losses
+    # The biases of the heads alone bring it to 0.88, the frequencies of tokens and labels; beyond, all must move.
+    assert losses[-1] < 0.7 * losses[0], losses
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(jax.device_get(params)))
 
 

@@ -1,10 +1,11 @@
 """The input formats by name: how text becomes rows.
 
-padded          one document a row, padded                                       bertjax/data/singles.py
-full_sentences  whole sentences across documents (RoBERTa) doc_sentences   whole sentences of one document
-(RoBERTa) segment_pair    two runs of sentences, with NSP or SOP labels (BERT, ALBERT)
-bertjax/data/pairs.py sentence_pair   two sentences, with NSP or SOP labels (RoBERTa) best_fit
-several documents a row, none of which sees another              bertjax/data/packing.py
+padded          one document a row, padded                                      bertjax/data/singles.py
+full_sentences  whole sentences, across documents (RoBERTa)                     bertjax/data/singles.py
+doc_sentences   whole sentences of one document (RoBERTa)                       bertjax/data/singles.py
+segment_pair    two runs of sentences, with NSP or SOP labels (BERT, ALBERT)    bertjax/data/pairs.py
+sentence_pair   two sentences, with NSP or SOP labels (RoBERTa)                 bertjax/data/pairs.py
+best_fit        several documents a row, none of which sees another             bertjax/data/packing.py
 """
 
 from bertjax.data.examples import Examples, Format

@@ -11,7 +11,7 @@ rows that its devices hold: the global batch is the same for any number of proce
 """
 
 import time
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -21,7 +21,7 @@ from bertjax.data.examples import Examples, Rows
 from bertjax.sharding import batch_sharding
 from bertjax.types import Batch
 
-__all__ = ["Batches", "Loader", "abstract_batch", "measure"]
+__all__ = ["Batches", "Loader", "Speed", "abstract_batch", "measure"]
 
 _INPUTS = ("tokens", "mask", "types", "positions")
 
@@ -133,8 +133,16 @@ def abstract_batch(
     )
 
 
-def measure(loader: Loader, seconds: float, threads: int = 1) -> float:
-    """Real tokens per second that so many threads make of the loader's batches, on the host alone."""
+class Speed(NamedTuple):
+    """What threads have done."""
+
+    tokens: int  # real ones
+    seconds: float
+    core_seconds: float  # of the whole process, on all cores
+
+
+def measure(loader: Loader, seconds: float, threads: int = 1) -> Speed:
+    """How many real tokens so many threads lay out in the loader's batches, on the host alone."""
     from concurrent.futures import ThreadPoolExecutor
 
     def work(first: int) -> int:
@@ -145,8 +153,8 @@ def measure(loader: Loader, seconds: float, threads: int = 1) -> float:
         return tokens
 
     loader.rows(0, 0, 1)  # maps the files
-    begin = time.perf_counter()
+    begin, core = time.perf_counter(), time.process_time()
     until = begin + seconds
     with ThreadPoolExecutor(threads) as pool:
         tokens = sum(pool.map(work, range(threads)))
-    return tokens / (time.perf_counter() - begin)
+    return Speed(tokens, time.perf_counter() - begin, time.process_time() - core)

@@ -9,6 +9,7 @@ from bertjax import settings
 
 BENCHES = {
     "attention": "time and memory of one block around every attention, over lengths",
+    "data": "real tokens a second that the loader makes, over threads and processes",
 }
 
 

@@ -26,13 +26,13 @@ without a TPU: about a minute each on one core. The last two need no libtpu.
 
 FUSED = ("model.scan=true", "model.dtype=bfloat16", "model.attention_dropout=0")
 LARGE = (*FUSED, "mesh.rules=fsdp", "mesh.fsdp=16")
-ROWS = "train.batch_size=2048"
+ROWS, LAST = "train.batch_size=2048", "train.phases="  # of two phases the one with rows of 512
 
 # (experiment, what is set). The published recipes are float32 with dropout on the attention: neither is for a TPU pod,
 # whose matrix unit takes bfloat16 and whose fused attention has no dropout.
 EXPERIMENTS: dict[str, tuple[str, ...]] = {
-    "bert_base": (*FUSED, ROWS),
-    "bert_large": (*LARGE, ROWS),
+    "bert_base": (*FUSED, ROWS, LAST),
+    "bert_large": (*LARGE, ROWS, LAST),
     "bert_1b5": (ROWS,),
 }
 

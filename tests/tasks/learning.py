@@ -33,12 +33,13 @@ def run_config(
     rows: int = 32,
     microbatches: int = 1,
     mesh: MeshConfig = ONE_DEVICE,
+    corpus: str = "synthetic",
     **model: Any,
 ) -> Config:
-    """A small run on made-up text, on one device unless another mesh is asked for."""
+    """A small run on made-up or other text, on one device unless another mesh is asked for."""
     return Config(
         model=dataclasses.replace(MODEL, **model),
-        data=DataConfig(format=format, length=32, threads=0),
+        data=DataConfig(corpus=corpus, format=format, length=32, threads=0),
         tasks=tuple(chosen),
         optim=OptimConfig(learning_rate=3e-3, warmup_steps=5),
         mesh=mesh,

@@ -159,12 +159,15 @@ def test_two_readings_of_a_row_differ_by_dropout():
 
 
 def test_the_negatives_are_the_batches_of_all_devices():
-    settings = {"steps": 2, "rows": 16, "width": 32, "heads": 4}
+    # With small weights all embeddings point one way at first: the best two cosines of a row are one rounding apart
+    # (6e-8), so that the nearest is chance. With these they differ by 1e-4.
+    settings = {"steps": 8, "rows": 16, "width": 32, "heads": 4, "init_std": 0.2, "batches": 1}
     one = learn((Contrastive(views="pair"),), PAIRS, **settings)
     all_devices = learn((Contrastive(views="pair"),), PAIRS, mesh=MeshConfig(data=8), **settings)
-    np.testing.assert_allclose(all_devices["contrastive_loss"], one["contrastive_loss"], rtol=1e-5)
-    # All embeddings point one way at the start, so the cosines that are compared nearly cancel: the nearest is chance.
-    np.testing.assert_allclose(all_devices["gradient_norm"], one["gradient_norm"], rtol=2e-3)
+    for name in ("contrastive_loss", "gradient_norm"):
+        np.testing.assert_allclose(all_devices[name], one[name], rtol=1e-5)
+    np.testing.assert_array_equal(all_devices["contrastive_accuracy"], one["contrastive_accuracy"])
+    assert one["contrastive_accuracy"][-1] > 0.5
     assert one["contrastive_loss"][0] > 0.7 * np.log(16)  # of sixteen, not of the two of a device
 
 

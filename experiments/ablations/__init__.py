@@ -1,0 +1,1 @@
+"""Tables of papers: one file a table, one row a run."""
