@@ -7,9 +7,11 @@ bytes that are there.
 """
 
 import abc
+import contextlib
 import dataclasses
 import math
 import os
+import reprlib
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO, Self
 
@@ -18,6 +20,8 @@ import numpy as np
 __all__ = ["Entry", "Weights", "bad_file", "open_file", "quoted", "read_array", "shape_of"]
 
 LONGEST = 80  # characters of a foreign name that an error shows
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxlist = 2, 32  # a shape is shown whole
 POINTER = b"version https://git-lfs.github.com"
 
 
@@ -36,13 +40,15 @@ class Weights(Mapping[str, Entry], abc.ABC):
 
     def __init__(self, path: str, entries: dict[str, Entry]) -> None:
         self.path, self._entries = path, entries
+        self.held = contextlib.ExitStack()  # what is given back when the weights are closed
 
     @abc.abstractmethod
     def read(self, name: str) -> np.ndarray:
         """The tensor in the shape and dtype of its entry; bfloat16 is that of ml_dtypes."""
 
     def close(self) -> None:
-        """Gives back what the reader holds."""
+        """Gives back what the reader holds: files that were unpacked for it."""
+        self.held.close()
 
     def __getitem__(self, name: str) -> Entry:
         return self._entries[name]
@@ -67,7 +73,7 @@ def bad_file(path: str, why: str, fix: str = "fetch it again") -> ValueError:
 
 def quoted(name: Any) -> str:
     """A name out of a foreign file, on one line and not too long."""
-    text = repr(name[: 2 * LONGEST] if isinstance(name, str | bytes) else name)
+    text = repr(name[: 2 * LONGEST]) if isinstance(name, str | bytes) else _SHORT.repr(name)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 

@@ -25,43 +25,22 @@ class Shards(Weights):
     def __init__(self, path: str, opened_with: Callable[[str], Weights]) -> None:
         files = _weight_map(path)
         folder = os.path.dirname(path)
-        self._shards: dict[str, Weights] = {}
-        try:
-            entries = {}
-            for file in sorted(set(files.values())):
-                if not os.path.exists(os.path.join(folder, file)):
-                    raise bad_file(
-                        path, f"names the shard {file}, which is not there", "fetch that file, too"
-                    )
-                shard = self._shards[file] = opened_with(os.path.join(folder, file))
-                for name, entry in shard.items():
-                    if files.get(name) != file:
-                        raise bad_file(
-                            path,
-                            f"does not say that {quoted(name)} is in {file}",
-                            "fetch both again, they differ",
-                        )
-                    entries[name] = entry
-            for name, file in files.items():
-                if name not in self._shards[file]:
-                    raise bad_file(
-                        path,
-                        f"says that {quoted(name)} is in {file}, but it is not",
-                        "fetch both again, they differ",
-                    )
-        except ValueError:
-            self.close()
-            raise
+        missing = [file for file in files.values() if not os.path.exists(os.path.join(folder, file))]
+        if missing:
+            raise bad_file(path, f"names the shard {missing[0]}, which is not there", "fetch that file, too")
+        self._shards = {file: opened_with(os.path.join(folder, file)) for file in sorted(set(files.values()))}
+        found = {name: file for file, shard in self._shards.items() for name in shard}
+        for name in [*found, *files]:
+            if found.get(name) != files.get(name):
+                what = f"says that {quoted(name)} is in {files.get(name)}, but it is in {found.get(name)}"
+                raise bad_file(path, what, "the index and the files differ, fetch all again")
+        entries = {name: self._shards[file][name] for name, file in files.items()}
         self.kind = next(iter(self._shards.values())).kind
         self._files = files
         super().__init__(path, entries)
 
     def read(self, name: str) -> np.ndarray:
         return self._shards[self._files[name]].read(name)
-
-    def close(self) -> None:
-        for shard in self._shards.values():
-            shard.close()
 
 
 def _weight_map(path: str) -> dict[str, str]:
