@@ -7,10 +7,11 @@ private-use characters (it drops them), and U+2B820 to U+2B91F, which it does no
 published fast tokenizers are the same library, so they do likewise.
 """
 
+import dataclasses
 import functools
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -19,7 +20,7 @@ import numpy as np
 from bertjax.data.corpus import Vocabulary
 from bertjax.data.subword import SPECIAL, Tokenizer, fit_lengths
 
-__all__ = ["FastTokenizer", "wordpiece_json"]
+__all__ = ["FastTokenizer", "Special", "wordpiece_json"]
 
 RUN = 64  # texts encoded as one string
 RUNS_AT_ONCE = 4  # strings handed to the library in one call: many more of them take more time, too
@@ -60,11 +61,13 @@ class FastTokenizer(Tokenizer):
                 f"a {model} tokenizer.json that is split by {list(kinds)} is not known: it needs {legal}"
             )
 
+        added = list(self.fast.get_added_tokens_decoder().values())
+        self._special = {token.content for token in added if token.special}
+        self._plain = _without(self._special, described) if model == "Unigram" else self.fast
         # Special tokens are recognised here: never show it a text in which one of their names stands.
         self._splitting = Fast.from_str(files["tokenizer.json"].decode())
         self._splitting.no_padding()
         self._splitting.no_truncation()
-        added = list(self.fast.get_added_tokens_decoder().values())
         # Those that are normalised are looked for after the text has been split at the others.
         self._names = [token.content for token in added if not token.normalized]
         exact = not any(
@@ -77,9 +80,12 @@ class FastTokenizer(Tokenizer):
 
     @functools.cached_property
     def vocabulary(self) -> Vocabulary:
-        size = self.fast.get_vocab_size(with_added_tokens=True)
+        named = self.fast.get_vocab(with_added_tokens=True)
+        # Numbers may be left out, and a list of pieces may hold a name twice: the highest number counts.
+        listed = len(self._model["vocab"]) if isinstance(self._model["vocab"], list) else 0
+        size = max(listed, 1 + max(named.values()))
         starts_word = np.zeros(size, bool)
-        for name, number in self.fast.get_vocab(with_added_tokens=True).items():
+        for name, number in named.items():
             starts_word[number] = name.startswith(self._sign) != self._continues
         added = self.fast.get_added_tokens_decoder()
         return self._vocabulary(
@@ -114,7 +120,7 @@ class FastTokenizer(Tokenizer):
                 assert len(ends) == len(run)
                 yield tokens[tokens != self.vocabulary.sep], np.diff(ends, prepend=-1) - 1
             else:
-                each = [text.ids for text in self.fast.encode_batch_fast(run, add_special_tokens=False)]
+                each = [text.ids for text in self._plain.encode_batch_fast(run, add_special_tokens=False)]
                 sizes = np.array([len(ids) for ids in each], np.int64)
                 yield np.fromiter(chain.from_iterable(each), np.int32, int(sizes.sum())), sizes
 
@@ -123,7 +129,7 @@ class FastTokenizer(Tokenizer):
         return any(name in text for name in self._names)
 
     def encode_with_offsets(self, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
-        encoded = self.fast.encode_batch(list(texts), add_special_tokens=False)
+        encoded = self._plain.encode_batch(list(texts), add_special_tokens=False)
         return [
             (np.array(one.ids, np.int32), np.array(one.offsets, np.int32).reshape(-1, 2)) for one in encoded
         ]
@@ -132,7 +138,7 @@ class FastTokenizer(Tokenizer):
         self, first: str, second: str | None = None, *, length: int | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         texts = [first] if second is None else [first, second]
-        encoded = self.fast.encode_batch(texts, add_special_tokens=False)
+        encoded = self._plain.encode_batch(texts, add_special_tokens=False)
         if length is not None:
             room = length - self.fast.num_special_tokens_to_add(len(texts) == 2)
             for one, keep in zip(
@@ -161,6 +167,30 @@ class FastTokenizer(Tokenizer):
     def token(self, name: str) -> int | None:
         return self.fast.token_to_id(name)
 
+    def is_special(self, name: str) -> bool:
+        return name in self._special
+
+
+def _without(special: set[str], described: dict[str, Any]) -> Any:
+    """The same Unigram tokenizer without names for its special tokens.
+
+    They are pieces like others to it, with the best of scores: a "[CLS]" written in a text would become one.
+    """
+    from tokenizers import Tokenizer as Fast
+
+    unwritten = "\U0010fffe\U0010ffff"  # no characters, so in no text
+    pieces = [
+        [unwritten + name if name in special else name, score] for name, score in described["model"]["vocab"]
+    ]
+    added = [token for token in described.get("added_tokens", ()) if not token["special"]]
+    model = {**described["model"], "vocab": pieces}
+    plain = Fast.from_str(
+        json.dumps({**described, "model": model, "added_tokens": added, "post_processor": None})
+    )
+    plain.no_padding()
+    plain.no_truncation()
+    return plain
+
 
 def _parts(node: Any) -> Iterable[dict[str, Any]]:
     """A pre-tokenizer and those inside it."""
@@ -170,31 +200,68 @@ def _parts(node: Any) -> Iterable[dict[str, Any]]:
             yield from _parts(inner)
 
 
-def wordpiece_json(vocabulary: dict[str, int], *, lowercase: bool, split_cjk: bool = True) -> str:
-    """The tokenizer.json of BERT's WordPiece: split at white space and punctuation, longest match first."""
-    from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
-    from tokenizers import Tokenizer as Fast
+@dataclasses.dataclass(frozen=True)
+class Special:
+    """The special tokens of a tokenizer and how they frame one text or two."""
 
-    fast = Fast(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))
-    # Accents go with the case, as in the reference implementation.
+    names: Mapping[str, str] = dataclasses.field(
+        default_factory=lambda: {role: names[0] for role, names in SPECIAL.items()}
+    )
+    separators: int = 1
+    """How many stand between two texts: two in RoBERTa and what came from it, whose texts have one type besides."""
+    greedy_mask: bool = False
+    """Whether a mask that is written in a text takes the space before it along; that is for other readers."""
+    more: tuple[str, ...] = ()
+    """Further tokens that stand for no text."""
+
+    def add_to(self, fast: Any) -> None:
+        """Adds them to a tokenizer of the library that has them in its vocabulary."""
+        from tokenizers import AddedToken, processors
+
+        names = list(dict.fromkeys([*self.names.values(), *self.more]))
+        missing = [name for name in names if fast.token_to_id(name) is None]
+        if missing:
+            raise ValueError(
+                f"the vocabulary has no {', '.join(missing)}: is it the vocabulary of this model?"
+            )
+        mask = self.names["mask"]
+        fast.add_special_tokens(
+            [
+                AddedToken(name, special=True, normalized=False, lstrip=self.greedy_mask and name == mask)
+                for name in names
+            ]
+        )
+        cls, sep = self.names["cls"], self.names["sep"]
+        second = "$B:1" if self.separators == 1 else "$B"
+        end = f"{sep}:1" if self.separators == 1 else sep
+        fast.post_processor = processors.TemplateProcessing(
+            single=f"{cls} $A {sep}",
+            pair=f"{cls} $A {' '.join([sep] * self.separators)} {second} {end}",
+            special_tokens=[(name, fast.token_to_id(name)) for name in dict.fromkeys((cls, sep))],
+        )
+
+
+def wordpiece_json(
+    vocabulary: dict[str, int],
+    *,
+    lowercase: bool,
+    split_cjk: bool = True,
+    strip_accents: bool | None = None,
+    special: Special | None = None,
+) -> str:
+    """The tokenizer.json of BERT's WordPiece: split at white space and punctuation, longest match first.
+
+    Accents go with the case, as in the reference implementation, where `strip_accents` does not say otherwise.
+    """
+    from tokenizers import Tokenizer as Fast
+    from tokenizers import decoders, models, normalizers, pre_tokenizers
+
+    special = special or Special()
+    fast = Fast(models.WordPiece(vocabulary, unk_token=special.names["unk"], max_input_chars_per_word=100))
     fast.normalizer = normalizers.BertNormalizer(
-        clean_text=True, handle_chinese_chars=split_cjk, strip_accents=None, lowercase=lowercase
+        clean_text=True, handle_chinese_chars=split_cjk, strip_accents=strip_accents, lowercase=lowercase
     )
     fast.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     fast.decoder = decoders.WordPiece(prefix="##")
-    add_special_tokens(
-        fast, [AddedToken(names[0], special=True, normalized=False) for names in SPECIAL.values()], processors
-    )
+    special.add_to(fast)
     return str(fast.to_str(pretty=True))
-
-
-def add_special_tokens(fast: Any, special: list[Any], processors: Any) -> None:
-    """Adds the special tokens and `[CLS] first [SEP] second [SEP]`."""
-    missing = [str(token.content) for token in special if fast.token_to_id(token.content) is None]
-    if missing:
-        raise ValueError(f"the vocabulary has no {', '.join(missing)}: is it the vocab.txt of a BERT?")
-    fast.add_special_tokens(special)
-    ends = [(name, fast.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
-    fast.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ends
-    )

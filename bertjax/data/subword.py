@@ -15,7 +15,9 @@ import numpy as np
 
 from bertjax.data.corpus import Vocabulary
 
-__all__ = ["SPECIAL", "Tokenizer", "fit_lengths"]
+__all__ = ["ROLES", "SPECIAL", "Tokenizer", "fit_lengths"]
+
+ROLES = "roles.json"  # of a tokenizer whose special tokens have names of their own: role to name
 
 # By role: the name this project gives, then the names that published tokenizers give.
 SPECIAL = {
@@ -84,16 +86,30 @@ class Tokenizer(abc.ABC):
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.files,)
 
+    def roles(self) -> dict[str, str | None]:
+        """The name of the special token of each role; None where there is none."""
+        told = json.loads(self.files.get(ROLES, b"{}"))
+        found = {}
+        for role, names in SPECIAL.items():
+            known = [name for name in names if self.token(name) is not None]
+            # A vocabulary may hold [CLS] as a word that was never special, beside an <s> that is.
+            used = [name for name in known if self.is_special(name)]
+            found[role] = told.get(role) or next(iter(used or known), None)
+        return found
+
+    def is_special(self, name: str) -> bool:
+        """Whether a token of this name stands for no text."""
+        return self.token(name) is not None
+
     def _vocabulary(self, size: int, starts_word: np.ndarray, more: Iterable[int]) -> Vocabulary:
         """A vocabulary from the flags of ordinary tokens; `more` are special tokens besides the five."""
         roles = {}
-        for role, names in SPECIAL.items():
-            found = [number for name in names if (number := self.token(name)) is not None]
-            if not found:
-                raise ValueError(
-                    f"this {self.kind} tokenizer has no {role} token: it needs one of {', '.join(names)}"
-                )
-            roles[role] = found[0]
+        for role, name in self.roles().items():
+            number = None if name is None else self.token(name)
+            if number is None:
+                legal = ", ".join(SPECIAL[role])
+                raise ValueError(f"this {self.kind} tokenizer has no {role} token: it needs one of {legal}")
+            roles[role] = number
         special = np.zeros(size, bool)
         special[[*roles.values(), *more]] = True
         return Vocabulary(size=size, **roles, starts_word=starts_word | special, special=special)
@@ -108,12 +124,11 @@ def fit_lengths(lengths: list[int], room: int, length: int) -> list[int]:
     lengths = list(lengths)
     if len(lengths) == 1:
         return [min(lengths[0], room)]
-    over = sum(lengths) - room
-    if over > 0:
-        longer = 0 if lengths[0] > lengths[1] else 1
-        alone = min(over, abs(lengths[0] - lengths[1]))
-        lengths[longer] -= alone
-        # From equal lengths on both shrink in turn; an odd rest comes off the second.
-        lengths[0] -= (over - alone) // 2
-        lengths[1] -= (over - alone + 1) // 2
+    if sum(lengths) > room:
+        shorter = 0 if lengths[0] <= lengths[1] else 1
+        longer = 1 - shorter
+        # From equal lengths on both shrink in turn; an odd token stays with the one that was longer, or with the
+        # second, as in the library that published tokenizers use. (The first BERT left it with the first.)
+        lengths[shorter] = min(lengths[shorter], room // 2)
+        lengths[longer] = room - lengths[shorter]
     return lengths

@@ -30,7 +30,7 @@ import numpy as np
 from bertjax import settings
 from bertjax.data.encode import document_id
 from bertjax.data.extend import extend
-from bertjax.data.fast_tokenizer import FastTokenizer, add_special_tokens, wordpiece_json
+from bertjax.data.fast_tokenizer import FastTokenizer, Special, wordpiece_json
 from bertjax.data.files import read_stamp, replace_file, write_stamp
 from bertjax.data.progress import Progress
 from bertjax.data.records import BadRecords, texts
@@ -308,8 +308,8 @@ def _wordpiece(text: list[str], options: TokenizerOptions) -> Tokenizer:
 
 
 def _byte_bpe(text: list[str], options: TokenizerOptions) -> Tokenizer:
-    from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from tokenizers import Tokenizer as Fast
+    from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
     least = len(NAMES) + 256
     if options.vocab < least:
@@ -329,7 +329,7 @@ def _byte_bpe(text: list[str], options: TokenizerOptions) -> Tokenizer:
         show_progress=False,
     )
     fast.train_from_iterator(text, trainer)
-    add_special_tokens(fast, [AddedToken(name, special=True, normalized=False) for name in NAMES], processors)
+    Special().add_to(fast)
     return FastTokenizer({"tokenizer.json": fast.to_str(pretty=True).encode()})
 
 

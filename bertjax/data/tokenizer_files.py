@@ -4,14 +4,18 @@ It lies in a folder as, or simply is, one of these files:
 tokenizer.json   of the `tokenizers` library: WordPiece, byte-level BPE, Unigram or BPE with marked words
 vocab.txt        WordPiece of the original BERT, split as in the reference, Chinese characters apart
 spm.model        SentencePiece, Unigram or BPE
+
+A folder that says of which published kind its tokenizer is (see `published`) is read as that kind.
 """
 
 import json
 import os
+from collections.abc import Callable
 
 from bertjax.data.fast_tokenizer import FastTokenizer, wordpiece_json
+from bertjax.data.published import VOCABULARIES, is_published, load_published, vocabulary_of
 from bertjax.data.sentencepiece_tokenizer import SentencePieceTokenizer
-from bertjax.data.subword import Tokenizer
+from bertjax.data.subword import ROLES, Tokenizer
 
 __all__ = ["load"]
 
@@ -21,6 +25,8 @@ FILES = ("tokenizer.json", "spm.model", "vocab.txt")  # in this order `load` loo
 def load(path: str, *, lowercase: bool | None = None) -> Tokenizer:
     """The tokenizer in a folder or file; `lowercase` is for a bare vocab.txt, None finds out."""
     name = os.fspath(path)
+    if os.path.isdir(name) and lowercase is None and _holds_one(name) and is_published(name):
+        return _read(name, lambda: load_published(name))
     if os.path.isdir(name):
         found = [file for file in FILES if os.path.exists(os.path.join(name, file))]
         found = found or sorted(file for file in os.listdir(name) if file.endswith(".model"))
@@ -34,41 +40,40 @@ def load(path: str, *, lowercase: bool | None = None) -> Tokenizer:
         hint = "train one with python -m bertjax tokenizer"
         raise ValueError(f"tokenizer {name} cannot be read ({error.strerror}): {hint}") from None
     base = os.path.basename(name)
+    if base.endswith(".txt"):
+        vocabulary = vocabulary_of(name, content)
+        lowercase = _lowercase(name, content, lowercase)
+        files = {"tokenizer.json": wordpiece_json(vocabulary, lowercase=lowercase).encode()}
+    elif base.endswith(".json"):
+        files = {"tokenizer.json": content, **_roles(name)}
+    elif base.endswith(".model"):
+        return _read(name, lambda: SentencePieceTokenizer({"spm.model": content}))
+    else:
+        raise ValueError(f"{name} is not a tokenizer's file: choose from {', '.join(FILES)}")
+    return _read(name, lambda: FastTokenizer(files))
+
+
+def _read(name: str, made: Callable[[], Tokenizer]) -> Tokenizer:
     try:
-        if base.endswith(".txt"):
-            json_text = wordpiece_json(
-                _vocab_txt(name, content), lowercase=_lowercase(name, content, lowercase)
-            )
-            return FastTokenizer({"tokenizer.json": json_text.encode()})
-        if base.endswith(".json"):
-            return FastTokenizer({"tokenizer.json": content})
-        if base.endswith(".model"):
-            return SentencePieceTokenizer({"spm.model": content})
+        return made()
     except ValueError:
         raise
     except Exception as error:  # both libraries raise bare exceptions
-        raise ValueError(
-            f"{name} is not a tokenizer ({str(error).splitlines()[0]}): fetch or train it again"
-        ) from None
-    raise ValueError(f"{name} is not a tokenizer's file: choose from {', '.join(FILES)}")
+        reason = next(iter(str(error).splitlines()), type(error).__name__)[:200]
+        raise ValueError(f"{name} is not a tokenizer ({reason}): fetch or train it again") from None
 
 
-def _vocab_txt(name: str, content: bytes) -> dict[str, int]:
-    try:
-        lines = content.decode().split("\n")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise ValueError(
-            f"{name} line {line}: not UTF-8, so not a vocabulary of tokens: give another file"
-        ) from None
-    tokens = [line.rstrip("\r") for line in (lines[:-1] if not lines[-1] else lines)]
-    vocabulary = {token: number for number, token in enumerate(tokens)}
-    if len(vocabulary) < len(tokens):
-        twice = next(token for number, token in enumerate(tokens) if vocabulary[token] != number)
-        raise ValueError(
-            f"{name} has the token {twice!r} twice: token numbers would not be unique, mend the file"
-        )
-    return vocabulary
+def _holds_one(folder: str) -> bool:
+    return any(os.path.exists(os.path.join(folder, file)) for file in ("tokenizer.json", *VOCABULARIES))
+
+
+def _roles(name: str) -> dict[str, bytes]:
+    """What a tokenizer of ours has beside its tokenizer.json, if its special tokens have names of their own."""
+    path = os.path.join(os.path.dirname(name), ROLES)
+    if not os.path.exists(path):
+        return {}
+    with open(path, "rb") as file:
+        return {ROLES: file.read()}
 
 
 def _lowercase(name: str, content: bytes, told: bool | None) -> bool:

@@ -1,5 +1,6 @@
 """Tokenizers: trained the same every time, equal to BERT's reference, and deaf to special tokens in text."""
 
+import itertools
 import json
 import pathlib
 import pickle
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from bertjax.data.fast_tokenizer import wordpiece_json
-from bertjax.data.subword import SPECIAL, Tokenizer
+from bertjax.data.subword import SPECIAL, Tokenizer, fit_lengths
 from bertjax.data.tokenizer import TokenizerOptions, load, train_tokenizer
 from tests.data.corpora import documents, run_python, write_text
 
@@ -252,10 +253,22 @@ def test_pairs(tokenizer: Tokenizer) -> None:
         one, two = (part.tolist() for part in np.split(short, [int((types == 0).sum())]))
         assert one == [2, *first[: len(one) - 2], 3] and two == [*second[: len(two) - 1], 3]
         # The longer one gives way, and no more than it must.
-        assert len(one) - 2 == min(len(first), (len(short) - 2) // 2) or len(two) - 1 == len(second)
+        assert len(one) - 2 == min(len(first), (len(short) - 3) // 2) or len(two) - 1 == len(second)
     assert tokenizer.encode_pair("the old water", length=4)[0].tolist() == [2, *first[:2], 3]
     with pytest.raises(ValueError, match="length=4 leaves no room for text: use 5 or more"):
         tokenizer.encode_pair("a", "b", length=4)
+
+
+def test_lengths_that_fit_are_those_of_the_library() -> None:
+    from tokenizers import Tokenizer as Fast
+    from tokenizers import models, pre_tokenizers
+
+    fast = Fast(models.WordLevel({"a": 0, "b": 1}, unk_token="a"))
+    fast.pre_tokenizer = pre_tokenizers.Whitespace()
+    for first, second, room in itertools.product(range(7), range(7), range(2, 14)):
+        fast.enable_truncation(room)
+        ids = fast.encode("a " * first, "b " * second).ids
+        assert fit_lengths([first, second], room, room) == [ids.count(0), ids.count(1)], (first, second, room)
 
 
 def test_decoding_special_tokens(tokenizer: Tokenizer) -> None:
@@ -366,7 +379,7 @@ def test_files_that_are_no_tokenizers(tmp_path: pathlib.Path) -> None:
     special = "\n".join(names[0] for names in SPECIAL.values())
     contents = {
         "vocab.txt": {
-            "a\nb\n": r"the vocabulary has no \[PAD\], .*is it the vocab.txt of a BERT",
+            "a\nb\n": r"the vocabulary has no \[PAD\], .*is it the vocabulary of this model",
             f"{special}\na\na\n": "has the token 'a' twice",
         },
         "tokenizer.json": {"{}": "is not a tokenizer", "no json": "is not a tokenizer"},

@@ -24,6 +24,7 @@ import numpy as np
 
 from bertjax.convert.readers.base import Entry, Weights, bad_file, open_file, quoted, read_array, shape_of
 from bertjax.convert.readers.crc32c import crc32c, masked
+from bertjax.data.wire import Cursor, Damaged, fields
 
 __all__ = ["TensorFlow", "checkpoint_in"]
 
@@ -47,10 +48,6 @@ DTYPES = {
     22: np.dtype("<u4"),
     23: np.dtype("<u8"),
 }
-
-
-class Damaged(Exception):
-    """The table is not what it should be."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,18 +152,18 @@ def _table(content: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Keys and values of a table, in order."""
     if len(content) < FOOTER or int.from_bytes(content[-8:], "little") != MAGIC:
         raise Damaged("its last bytes are not those of a table")
-    footer = _Bytes(content[-FOOTER:-8])
+    footer = Cursor(content[-FOOTER:-8])
     footer.varint(), footer.varint()  # the block of what a table says of itself, which here is nothing
     previous = b""
     for _, handle in _block(content, footer):
-        for key, value in _block(content, _Bytes(handle)):
+        for key, value in _block(content, Cursor(handle)):
             if previous and key <= previous:
                 raise Damaged("its keys are not in order")
             previous = key
             yield key, value
 
 
-def _block(content: bytes, handle: "_Bytes") -> Iterator[tuple[bytes, bytes]]:
+def _block(content: bytes, handle: "Cursor") -> Iterator[tuple[bytes, bytes]]:
     offset, size = handle.varint(), handle.varint()
     if offset + size + TRAILER > len(content) - FOOTER:
         raise Damaged("a block lies past its end")
@@ -178,7 +175,7 @@ def _block(content: bytes, handle: "_Bytes") -> Iterator[tuple[bytes, bytes]]:
     restarts = int.from_bytes(data[-4:], "little")
     if 4 * (restarts + 1) > size:
         raise Damaged("a block is too short")
-    entries, key = _Bytes(data[: size - 4 * (restarts + 1)]), b""
+    entries, key = Cursor(data[: size - 4 * (restarts + 1)]), b""
     while entries.left:
         shared, own, length = entries.varint(), entries.varint(), entries.varint()
         if shared > len(key):
@@ -187,55 +184,13 @@ def _block(content: bytes, handle: "_Bytes") -> Iterator[tuple[bytes, bytes]]:
         yield key, entries.take(length)
 
 
-class _Bytes:
-    """Bytes that are taken one after another."""
-
-    def __init__(self, content: bytes) -> None:
-        self.content, self.position = content, 0
-
-    @property
-    def left(self) -> int:
-        return len(self.content) - self.position
-
-    def take(self, count: int) -> bytes:
-        if count > self.left:
-            raise Damaged("a value is longer than what is left")
-        self.position += count
-        return self.content[self.position - count : self.position]
-
-    def varint(self) -> int:
-        """Seven bits a byte, low ones first, the eighth says that more follow."""
-        value = 0
-        for shift in range(0, 70, 7):
-            byte = self.take(1)[0]
-            value |= (byte & 127) << shift
-            if byte < 128:
-                return value
-        raise Damaged("a number is too long")
-
-
 # ------------------------------------------------------------------------------------- what the values say
-
-
-def _fields(content: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Number and value of each field of a protobuf message."""
-    message = _Bytes(content)
-    while message.left:
-        number, wire = divmod(message.varint(), 8)
-        if wire == 0:
-            yield number, message.varint()
-        elif wire == 2:
-            yield number, message.take(message.varint())
-        elif wire in (1, 5):
-            yield number, int.from_bytes(message.take(8 if wire == 1 else 4), "little")
-        else:
-            raise Damaged("a field of an unknown kind")
 
 
 def _shards(content: bytes) -> int:
     """The number of data files that a BundleHeaderProto tells: 1 shards, 2 endianness, 3 version."""
     shards, high_first = 0, 0
-    for number, value in _fields(content):
+    for number, value in fields(content):
         if number == 1 and isinstance(value, int):
             shards = value
         elif number == 2 and isinstance(value, int):
@@ -264,7 +219,7 @@ def _described(content: bytes) -> Described:
     numbers = dict.fromkeys((1, 3, 4, 5, 6), 0)
     shape: list[int] = []
     sliced = False
-    for number, value in _fields(content):
+    for number, value in fields(content):
         if number == 2 and isinstance(value, bytes):
             shape += _sizes(value)
         elif number == 7:
@@ -277,9 +232,9 @@ def _described(content: bytes) -> Described:
 
 def _sizes(content: bytes) -> Iterator[int]:
     """A TensorShapeProto: field 2 is a dimension, whose field 1 is its size."""
-    for number, value in _fields(content):
+    for number, value in fields(content):
         if number == 2 and isinstance(value, bytes):
-            sizes = [size for inner, size in _fields(value) if inner == 1 and isinstance(size, int)]
+            sizes = [size for inner, size in fields(value) if inner == 1 and isinstance(size, int)]
             yield sizes[-1] if sizes else 0
         elif number == 3 and value:
             raise Damaged("a shape is unknown")
