@@ -105,7 +105,7 @@ class NystroemAttention(FullAttention):
         core = normalise(_scores(few_q, few_k), used)
         core = jnp.where(used.swapaxes(-1, -2) & used, core, 0.0)
         # Rows without a token only fill a batch up.
-        start = norms(core, valid.any(1)[:, None, None, None] if mixed else None)
+        start = norms(core, jnp.any(valid, axis=1)[:, None, None, None] if mixed else None)
         gathered = normalise(_scores(few_q, k), valid[:, None, None, :]).astype(q.dtype)  # [B H R M]
         self.sow("intermediates", "attention", gathered)
         drop = Dropout(self.config.attention_dropout)

@@ -2,13 +2,14 @@
 
 from bertjax.convert.families.albert import ALBERT
 from bertjax.convert.families.bert import BERT
+from bertjax.convert.families.deberta_v2 import DEBERTA_V2
 from bertjax.convert.families.distilbert import DISTILBERT
 from bertjax.convert.families.electra import ELECTRA
 from bertjax.convert.families.mpnet import MPNET
 from bertjax.convert.families.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
 from bertjax.convert.family import Family
 
-__all__ = ["FAMILIES"]
+__all__ = ["FAMILIES", "UNFIT"]
 
 # A model that was made here is written in the first of these that can hold it, unless another is asked for.
 FAMILIES: dict[str, Family] = {
@@ -20,4 +21,9 @@ FAMILIES: dict[str, Family] = {
     "albert": ALBERT,
     "electra": ELECTRA,
     "mpnet": MPNET,
+    "deberta-v2": DEBERTA_V2,
+}
+# Families that are known and not here, and why.
+UNFIT = {
+    "mobilebert": "its layers have bottlenecks around the attention and several feed-forward parts",
 }
