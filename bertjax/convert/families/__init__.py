@@ -8,6 +8,7 @@ from bertjax.convert.families.electra import ELECTRA
 from bertjax.convert.families.modernbert import MODERNBERT
 from bertjax.convert.families.mpnet import MPNET
 from bertjax.convert.families.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
+from bertjax.convert.families.roformer import ROFORMER
 from bertjax.convert.family import Family
 
 __all__ = ["FAMILIES", "UNFIT"]
@@ -24,6 +25,7 @@ FAMILIES: dict[str, Family] = {
     "mpnet": MPNET,
     "deberta-v2": DEBERTA_V2,
     "modernbert": MODERNBERT,
+    "roformer": ROFORMER,
 }
 # Families that are known and not here, and why.
 UNFIT = {
