@@ -5,6 +5,7 @@ from bertjax.convert.families.bert import BERT
 from bertjax.convert.families.deberta_v2 import DEBERTA_V2
 from bertjax.convert.families.distilbert import DISTILBERT
 from bertjax.convert.families.electra import ELECTRA
+from bertjax.convert.families.longformer import LONGFORMER
 from bertjax.convert.families.modernbert import MODERNBERT
 from bertjax.convert.families.mpnet import MPNET
 from bertjax.convert.families.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
@@ -26,6 +27,7 @@ FAMILIES: dict[str, Family] = {
     "deberta-v2": DEBERTA_V2,
     "modernbert": MODERNBERT,
     "roformer": ROFORMER,
+    "longformer": LONGFORMER,
 }
 # Families that are known and not here, and why.
 UNFIT = {
