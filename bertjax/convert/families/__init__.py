@@ -2,6 +2,7 @@
 
 from bertjax.convert.families.albert import ALBERT
 from bertjax.convert.families.bert import BERT
+from bertjax.convert.families.bigbird import BIGBIRD
 from bertjax.convert.families.deberta_v2 import DEBERTA_V2
 from bertjax.convert.families.distilbert import DISTILBERT
 from bertjax.convert.families.electra import ELECTRA
@@ -28,6 +29,7 @@ FAMILIES: dict[str, Family] = {
     "modernbert": MODERNBERT,
     "roformer": ROFORMER,
     "longformer": LONGFORMER,
+    "big_bird": BIGBIRD,
 }
 # Families that are known and not here, and why.
 UNFIT = {
