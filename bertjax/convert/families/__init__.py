@@ -9,6 +9,7 @@ from bertjax.convert.families.electra import ELECTRA
 from bertjax.convert.families.longformer import LONGFORMER
 from bertjax.convert.families.modernbert import MODERNBERT
 from bertjax.convert.families.mpnet import MPNET
+from bertjax.convert.families.nystromformer import NYSTROMFORMER
 from bertjax.convert.families.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
 from bertjax.convert.families.roformer import ROFORMER
 from bertjax.convert.family import Family
@@ -30,6 +31,7 @@ FAMILIES: dict[str, Family] = {
     "roformer": ROFORMER,
     "longformer": LONGFORMER,
     "big_bird": BIGBIRD,
+    "nystromformer": NYSTROMFORMER,
 }
 # Families that are known and not here, and why.
 UNFIT = {
