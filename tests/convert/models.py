@@ -89,6 +89,12 @@ RELATIVE = (
 OF_HEADS: dict[tuple[str, str], dict[str, Any]] = {
     ("deberta-v2", "ForSequenceClassification"): {"pooler_hidden_act": "tanh", "cls_dropout": 0.3},
     ("deberta-v2", "ForMultipleChoice"): {"pooler_hidden_act": "relu"},
+    ("modernbert", "ForMultipleChoice"): {"classifier_pooling": "mean", "classifier_dropout": 0.2},
+    ("roformer", "ForMultipleChoice"): {
+        "summary_type": "first",
+        "summary_use_proj": True,
+        "summary_activation": "tanh",
+    },
 }
 # Other settings that lead to other parameters or another way to compute: a name, the family and class, the changes.
 VARIANTS: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -107,6 +113,25 @@ VARIANTS: dict[str, tuple[str, str, dict[str, Any]]] = {
         "Model",
         {**dict.fromkeys(RELATIVE), "relative_attention": False, "position_biased_input": True},
     ),
+    "modernbert with biases": (
+        "modernbert",
+        "ForMaskedLM",
+        {"attention_bias": True, "mlp_bias": True, "classifier_bias": True, "norm_bias": True},
+    ),
+    "modernbert by its mean": ("modernbert", "ForSequenceClassification", {"classifier_pooling": "mean"}),
+    "roformer of one width": (
+        "roformer",
+        "ForMultipleChoice",
+        {"embedding_size": 24, "summary_use_proj": False, "summary_activation": None},
+    ),
+    "longformer with three global tokens": ("longformer", "ForTokenClassification", {"global_tokens": 3}),
+    "bigbird with all of attention": (
+        "big_bird",
+        "ForPreTraining",
+        {"attention_type": "original_full", "block_size": None, "num_random_blocks": None},
+    ),
+    "bigbird in short rows": ("big_bird", "Model", {"max_position_embeddings": 14}),
+    "nystromformer with landmarks": ("nystromformer", "ForMaskedLM", {"num_landmarks": 6}),
 }
 LABELS = {"id2label": {"0": "no", "1": "perhaps", "2": "yes"}, "label2id": {"no": 0, "perhaps": 1, "yes": 2}}
 ALIKE = ("xlm-roberta", "camembert")  # RoBERTa under other names

@@ -6,6 +6,7 @@ from bertjax.convert.families.bigbird import BIGBIRD
 from bertjax.convert.families.deberta_v2 import DEBERTA_V2
 from bertjax.convert.families.distilbert import DISTILBERT
 from bertjax.convert.families.electra import ELECTRA
+from bertjax.convert.families.fnet import FNET
 from bertjax.convert.families.longformer import LONGFORMER
 from bertjax.convert.families.modernbert import MODERNBERT
 from bertjax.convert.families.mpnet import MPNET
@@ -32,6 +33,7 @@ FAMILIES: dict[str, Family] = {
     "longformer": LONGFORMER,
     "big_bird": BIGBIRD,
     "nystromformer": NYSTROMFORMER,
+    "fnet": FNET,
 }
 # Families that are known and not here, and why.
 UNFIT = {
