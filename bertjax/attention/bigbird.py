@@ -11,11 +11,15 @@ The random blocks are drawn by numpy from (seed, head, number of blocks), once f
 that they cost no state and are the same in every run. Deviations: the paper redraws nothing either, but every layer
 has a plan of its own there; ours repeat after `plans` layers, so that layers can be scanned. With packed documents
 a block sees only its own document inside the blocks that the plan names.
+
+`plan=first` is what transformers computes of published models whenever it does not train: every random block is the
+first one, whose keys so count several times, and a row of up to 5 + 2 random blocks is attended to exactly.
 """
 
 import dataclasses
 import functools
 import math
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +45,8 @@ class BigBird(AttentionOptions):
     """Layers after which the random blocks repeat; under model.scan, as many blocks are compiled."""
     seed: int = 0
     """Which random blocks are drawn."""
+    plan: Literal["drawn", "first"] = "drawn"
+    """Random blocks are drawn, or, as transformers computes outside of training, all the first one."""
 
     def __post_init__(self) -> None:
         """Refuses sizes without meaning."""
@@ -72,7 +78,10 @@ class BigBirdAttention(Attention):
         """Block-sparse scores, softmax, weighted values; the two global blocks densely."""
         block, length = self.options.block, q.shape[1]
         blocks, heads = -(-length // block), q.shape[2]
-        index, used = plan_of(blocks, heads, self.options.random, self.options.seed)
+        if self.options.plan == "first":
+            index, used = first_plan(blocks, heads, self.options.random)
+        else:
+            index, used = plan_of(blocks, heads, self.options.random, self.options.seed)
         ends = np.unique([0, blocks - 1])
         sparse = self.sparse(q, k, v, context, index, used, train)
         dense = self.dense(q, k, v, context, ends, train)
@@ -152,6 +161,17 @@ def plan_of(blocks: int, heads: int, random: int, seed: int) -> tuple[np.ndarray
             index[head, own, : len(seen)] = seen
             used[head, own, : len(seen)] = True
     return index, used
+
+
+@functools.cache
+def first_plan(blocks: int, heads: int, random: int) -> tuple[np.ndarray, np.ndarray]:
+    """The same where every random block is the first one; all blocks in short rows."""
+    if blocks <= 5 + 2 * random:
+        index = np.broadcast_to(np.arange(blocks, dtype=np.int32), (heads, blocks, blocks))
+        return index, np.ones(index.shape, bool)
+    index, used = plan_of(blocks, heads, 0, 0)
+    wide = ((0, 0), (0, 0), (0, random))
+    return np.pad(index, wide), np.pad(used, wide, constant_values=True)
 
 
 def gather_blocks(x: Float[Array, "B blocks block H K"], index: np.ndarray) -> Float[Array, "B H blocks t K"]:

@@ -7,9 +7,10 @@ sines instead, Re = C_L x C_D - S_L x S_D, in O(L² D + L D²), which on matrix 
 paper found on TPUs. Both matrices are symmetric, so the transform is its own transpose, and the backward pass is the
 forward one.
 
-Deviations: padding is zeroed first, so that it cannot reach real tokens (the original transforms it with the rest).
-The transform spans the padded row: how far a row is padded still sets its frequencies. Nothing can be masked, so
-packed rows and causal masks are refused. The transform is taken in float32 whatever the compute dtype.
+Deviations: padding is zeroed first, so that it cannot reach real tokens; the original transforms it with the rest, as
+`padding=mixed` does. The transform spans the padded row: how far a row is padded still sets its frequencies. Nothing
+can be masked, so packed rows and causal masks are refused. The transform is taken in float32 whatever the compute
+dtype.
 
 On a mesh, each device transforms the rows that it has; a `sequence` or `tensor` axis does not split the work.
 """
@@ -35,6 +36,8 @@ class Fourier(AttentionOptions):
 
     method: Literal["fft", "matrix"] = "fft"
     """How it is computed: fast Fourier transform, or products with its matrices."""
+    padding: Literal["hidden", "mixed"] = "hidden"
+    """Padding is zeros, or is transformed like all tokens (published models)."""
 
 
 class FourierAttention(Attention):
@@ -45,7 +48,7 @@ class FourierAttention(Attention):
     def __call__(self, x: Float[Array, "B L D"], context: Context, *, train: bool) -> Float[Array, "B L D"]:
         """The branch without its residual sum."""
         del train
-        x = hide(x, context.mask)
+        x = hide(x, context.mask) if self.options.padding == "hidden" else x
         names = ("batch", "key_length", "act_width")
         transform = on_each_device(METHODS[self.options.method], (names,), names)
         return shard(transform(shard(x, *names)), "batch", "length", "act_width")

@@ -10,11 +10,14 @@ Heads have one name everywhere: `mlm`, `nsp`, `sop`, `rtd` of pretraining, and `
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from bertjax.convert.fields import Fields, Json
+import numpy as np
+
+from bertjax.convert.fields import HEAD_ACTIVATIONS, Field, Fields, Json, activation
 from bertjax.convert.table import Copy, Row
+from bertjax.layers.config import EncoderConfig
 from bertjax.models.task_heads import Answer, Choose, Classify, HeadOptions, Tag
 
 # Names that every PyTorch file may have used for the parameters of a norm: those of TensorFlow.
@@ -63,6 +66,14 @@ class Family:
     """How its classes compute attention when they are compared with ours."""
     special: bool = False
     """Its config.json names the tokens that begin and end a text, as RoBERTa's does."""
+    constants: Mapping[str, Callable[[EncoderConfig], np.ndarray]] = dataclasses.field(default_factory=dict)
+    """Tensors of its encoder that are the same in all models."""
+    has_mask: bool = True
+    """Its classes take a mask of the real tokens."""
+    inputs: Callable[[EncoderConfig, np.ndarray], Mapping[str, np.ndarray]] = lambda config, mask: {}
+    """What else its classes must be given, or in another form, for rows with these real tokens."""
+    told: Callable[[Json, Iterable[str]], Mapping[str, Any]] = lambda theirs, names: {}
+    """Settings that its class must be told, as a config.json does not say what its tensors' names do."""
 
     def class_name(self, architecture: str) -> str:
         """The whole name of one of its classes."""
@@ -114,8 +125,29 @@ def _named(name: str | None, value: float | None) -> dict[str, Any]:
     return {} if name is None else {name: value}
 
 
-def classify_form(dropout: str | None, default: float | None = None, **fixed: Any) -> Form:
-    """Scores of a row; `dropout` names the rate in their config.json, `fixed` is what the family's head is made of."""
+def read_fields(fields: tuple[Field, ...], theirs: Json) -> dict[str, Any]:
+    """Settings of a head, from their config.json."""
+    return {field.ours: field.load(theirs.get(field.theirs, field.default)) for field in fields}
+
+
+def write_fields(fields: tuple[Field, ...], head: HeadOptions) -> dict[str, Any]:
+    """The same in their words."""
+    return {field.theirs: field.dump(getattr(head, field.ours)) for field in fields}
+
+
+def hidden_activation(theirs: str, default: str = "gelu") -> Field:
+    """The nonlinearity of a layer before the scores, where their config.json names it."""
+    return activation(theirs, default, "hidden", HEAD_ACTIVATIONS)
+
+
+def classify_form(
+    dropout: str | None, default: float | None = None, fields: tuple[Field, ...] = (), **fixed: Any
+) -> Form:
+    """Scores of a row.
+
+    `dropout` names the rate in their config.json, `fields` its other settings of the head; `fixed` is what all heads of
+    the family have.
+    """
 
     def load(theirs: Json) -> Classify:
         classes, labels = labels_of(theirs)
@@ -124,37 +156,48 @@ def classify_form(dropout: str | None, default: float | None = None, **fixed: An
         if problem not in kinds:
             raise ValueError(f"config.json: problem_type={problem!r} is not one of {', '.join(kinds)}")
         rate = _rate(theirs, dropout, default)
-        return Classify(classes=classes, labels=labels, problem=kinds[problem], dropout=rate, **fixed)  # type: ignore[arg-type]
+        more = {**fixed, **read_fields(fields, theirs)}
+        return Classify(classes=classes, labels=labels, problem=kinds[problem], dropout=rate, **more)  # type: ignore[arg-type]
 
     def dump(head: Classify) -> dict[str, Any]:
-        problem = {"problem_type": PROBLEMS[head.problem]}
-        return {**labels_json(head.classes, head.labels), **problem, **_named(dropout, head.dropout)}
+        more = {"problem_type": PROBLEMS[head.problem], **write_fields(fields, head)}
+        return {**labels_json(head.classes, head.labels), **more, **_named(dropout, head.dropout)}
 
     return Form(load, dump)
 
 
-def tag_form(dropout: str | None, default: float | None = None, **fixed: Any) -> Form:
+def tag_form(
+    dropout: str | None, default: float | None = None, fields: tuple[Field, ...] = (), **fixed: Any
+) -> Form:
     """Scores of every token."""
 
     def load(theirs: Json) -> Tag:
         classes, labels = labels_of(theirs)
-        return Tag(classes=classes, labels=labels, dropout=_rate(theirs, dropout, default), **fixed)
+        more = {**fixed, **read_fields(fields, theirs)}
+        return Tag(classes=classes, labels=labels, dropout=_rate(theirs, dropout, default), **more)
 
     def dump(head: Tag) -> dict[str, Any]:
-        return {**labels_json(head.classes, head.labels), **_named(dropout, head.dropout)}
+        more = {**write_fields(fields, head), **_named(dropout, head.dropout)}
+        return {**labels_json(head.classes, head.labels), **more}
 
     return Form(load, dump)
 
 
-def choose_form(dropout: str | None, default: float | None = None, **fixed: Any) -> Form:
+def choose_form(
+    dropout: str | None, default: float | None = None, fields: tuple[Field, ...] = (), **fixed: Any
+) -> Form:
     """One score of a row."""
     return Form(
-        lambda theirs: Choose(dropout=_rate(theirs, dropout, default), **fixed),
-        lambda head: _named(dropout, head.dropout),
+        lambda theirs: Choose(
+            dropout=_rate(theirs, dropout, default), **{**fixed, **read_fields(fields, theirs)}
+        ),
+        lambda head: {**write_fields(fields, head), **_named(dropout, head.dropout)},
     )
 
 
-def answer_form(dropout: str | None = None, default: float | None = 0.0, **fixed: Any) -> Form:
+def answer_form(
+    dropout: str | None = None, default: float | None = 0.0, fields: tuple[Field, ...] = (), **fixed: Any
+) -> Form:
     """Two scores of every token."""
 
     def load(theirs: Json) -> Answer:
@@ -162,6 +205,7 @@ def answer_form(dropout: str | None = None, default: float | None = 0.0, **fixed
             raise ValueError(
                 f"config.json: an answer has two scores, its start and its end, not {labels_of(theirs)[0]}"
             )
-        return Answer(dropout=_rate(theirs, dropout, default), **fixed)
+        more = {**fixed, **read_fields(fields, theirs)}
+        return Answer(dropout=_rate(theirs, dropout, default), **more)
 
-    return Form(load, lambda head: _named(dropout, head.dropout))
+    return Form(load, lambda head: {**write_fields(fields, head), **_named(dropout, head.dropout)})

@@ -5,7 +5,7 @@ survive the way there and back is one that the family cannot represent.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bertjax import settings
@@ -26,6 +26,8 @@ ACTIVATIONS = {
     "relu": "relu", "relu2": "relu2",
     "silu": "silu", "swish": "silu",
 }  # fmt: skip
+HEAD_ACTIVATIONS = {**ACTIVATIONS, "tanh": "tanh"}
+UNGATED = {"geglu": "gelu", "swiglu": "silu"}  # what a head without a gate has of a gated nonlinearity
 
 
 def same(value: Any) -> Any:
@@ -52,14 +54,16 @@ class Only:
     value: Any
 
 
-def activation(theirs: str, default: str = "gelu", ours: str = "activation") -> Field:
+def activation(
+    theirs: str, default: str = "gelu", ours: str = "activation", names: Mapping[str, str] = ACTIVATIONS
+) -> Field:
     """The field of a nonlinearity."""
-    written = {value: name for name, value in reversed(ACTIVATIONS.items())}
+    written = {value: name for name, value in reversed(list(names.items()))}
 
     def load(name: Any) -> str:
-        if name not in ACTIVATIONS:
-            raise ValueError(f"config.json: {theirs}={name!r} is not one of {', '.join(ACTIVATIONS)}")
-        return ACTIVATIONS[name]
+        if name not in names:
+            raise ValueError(f"config.json: {theirs}={name!r} is not one of {', '.join(names)}")
+        return names[name]
 
     def dump(value: str) -> str:
         if value not in written:
@@ -83,6 +87,8 @@ class Fields:
     fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     load: Callable[[Json], Mapping[str, Any]] = lambda theirs: {}
     dump: Callable[[EncoderConfig], Mapping[str, Any]] = lambda ours: {}
+    free: tuple[str, ...] = ()
+    """Paths of settings of ours that mean nothing in these models, and so may be anything."""
 
     def to_config(self, theirs: Json, **more: Any) -> EncoderConfig:
         """Our config from theirs."""
@@ -112,18 +118,20 @@ class Fields:
 def explicit(config: EncoderConfig) -> dict[str, Any]:
     """All settings, those that follow from others written out."""
     values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    return {**values, "feedforward": config.hidden, "head_size": config.key_size}
+    of_head = config.head_activation or UNGATED.get(config.activation, config.activation)
+    return {
+        **values, "feedforward": config.hidden, "head_size": config.key_size, "head_activation": of_head
+    }  # fmt: skip
 
 
-def unlike(found: EncoderConfig, wanted: EncoderConfig) -> list[str]:
-    """What two configs say differently about a model: path, what was found, what was wanted."""
+def unlike(found: EncoderConfig, wanted: EncoderConfig, free: Sequence[str] = ()) -> list[str]:
+    """What two configs say differently about a model, but for what is free, as `path: there, here`."""
 
     def plain(config: EncoderConfig) -> Any:
-        written = dataclasses.replace(config, feedforward=config.hidden, head_size=config.key_size)
+        names = ("feedforward", "head_size", "head_activation")
+        written = dataclasses.replace(config, **{name: explicit(config)[name] for name in names})
         data = settings.to_dict(written, CHOICES)
-        if data["head_activation"] in (None, data["activation"]):
-            data["head_activation"] = data["activation"]
-        for path in COMPUTE:
+        for path in (*COMPUTE, *free):
             *above, last = path.split(".")
             node = data
             for name in above:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from bertjax.convert.family import Family
+from bertjax.convert.source import open_source
 from bertjax.data.corpus import Vocabulary
 from bertjax.layers.config import EncoderConfig
 
@@ -89,11 +90,15 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def their_outputs(folder: str, family: Family, class_name: str, probe: Probe) -> Outputs:
+def their_outputs(
+    folder: str, family: Family, class_name: str, probe: Probe, config: EncoderConfig
+) -> Outputs:
     """What the class of a published folder computes; an error where tensors and class do not fit each other."""
     import torch
     import transformers
 
+    with open_source(folder) as source:
+        told = family.told(source.config, source.weights)
     offline = os.environ.get("HF_HUB_OFFLINE")
     os.environ["HF_HUB_OFFLINE"] = "1"
     try:
@@ -103,6 +108,7 @@ def their_outputs(folder: str, family: Family, class_name: str, probe: Probe) ->
                 output_loading_info=True,
                 dtype=torch.float32,
                 attn_implementation=family.implementation,
+                **told,
             )
     finally:
         if offline is None:
@@ -114,9 +120,12 @@ def their_outputs(folder: str, family: Family, class_name: str, probe: Probe) ->
             raise ValueError(
                 f"{folder}: {class_name} of transformers finds {kind.replace('_', ' ')}: {sorted(info[kind])[:3]}"
             )
-    inputs = {"input_ids": probe.tokens, "attention_mask": probe.mask}
+    inputs = {"input_ids": probe.tokens}
+    if family.has_mask:
+        inputs["attention_mask"] = probe.mask
     if family.has_types:
         inputs["token_type_ids"] = probe.types
+    inputs.update(family.inputs(config, probe.mask))
     choices = "MultipleChoice" in class_name
     given = {
         name: torch.tensor(np.asarray(x)[None] if choices else np.asarray(x)).long()
@@ -125,7 +134,8 @@ def their_outputs(folder: str, family: Family, class_name: str, probe: Probe) ->
     with torch.no_grad():
         found = model.eval()(**given, output_hidden_states=True, return_dict=True)
     number = lambda tensor: tensor.detach().float().cpu().numpy()  # noqa: E731
-    states = [number(state)[probe.mask] for state in found.hidden_states]
+    length = probe.tokens.shape[1]  # some classes fill rows up to what their attention needs
+    states = [number(state)[:, :length][probe.mask] for state in found.hidden_states]
     return Outputs(states, {name: number(value) for name, value in found.items() if hasattr(value, "shape")})
 
 
@@ -184,7 +194,7 @@ def report(
         return
     import transformers
 
-    theirs = their_outputs(folder, family, class_name, probe)
+    theirs = their_outputs(folder, family, class_name, probe, bundle.config.model)
     yield f"parity      with {class_name} of transformers {transformers.__version__}: {shape}"
     worst = "", 0.0
     for what, mine, other in pairs(ours, theirs, kinds, probe, bundle.config.model.vocab):

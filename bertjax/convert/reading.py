@@ -11,7 +11,7 @@ import numpy as np
 
 from bertjax import settings
 from bertjax.config import Config, DataConfig
-from bertjax.convert.families import FAMILIES
+from bertjax.convert.families import FAMILIES, UNFIT
 from bertjax.convert.family import Architecture, Family
 from bertjax.convert.faults import check_listing, copies_of
 from bertjax.convert.model import PRETRAINING, Model, shapes_of
@@ -24,6 +24,7 @@ from bertjax.models.task_heads import HeadOptions
 
 LARGEST = 2**31  # of any size
 SHARED_LAYERS = 1000  # that may share their parameters
+NEAR = 4e-3  # of fixed numbers, which may have been stored in half precision: bfloat16 has eight bits
 FEWEST = 0.9  # of the rows of an embedding: how many must have a token in the vocabulary
 
 
@@ -53,7 +54,9 @@ def read_model(source: Source, tokenizer: Any = None) -> Model:
         if of not in found or not encoder.tied:  # the copy alone was kept, or it is what their model reads
             found[of], named.names[of] = found[copy], named.names[copy]
     unused = [] if pooler else pooler_names(family, prefix)
-    check_listing(source.path, family, wanted, found, [*copies, *unused], FAMILIES)
+    constants = [prefix + name for name in family.constants]
+    check_listing(source.path, family, wanted, found, [*copies, *unused, *constants], FAMILIES)
+    check_constants(source, family, named, prefix, encoder)
     check_copies(source, named, copies)
     check_vocabulary(source, encoder, tokenizer)
     where = {path: one for one in matches for path in one.ours}
@@ -80,6 +83,8 @@ def family_of(source: Source) -> Family:
     name = source.config.get("model_type")
     if not isinstance(name, str):
         raise source.fail(f"config.json names no model_type: it should be one of {', '.join(FAMILIES)}")
+    if name in UNFIT:
+        raise source.fail(f"the family {name} does not fit this model: {UNFIT[name]}")
     if name not in FAMILIES:
         raise source.fail(f"the family {name!r} is not supported: {settings.suggest(name, list(FAMILIES))}")
     return FAMILIES[name]
@@ -183,6 +188,20 @@ def check_copies(source: Source, named: Named, copies: dict[str, str]) -> None:
                 f"{copy} and {of} are tied by config.json but stored twice and different: "
                 f"set tie_word_embeddings to false there, or fetch the weights again"
             )
+
+
+def check_constants(
+    source: Source, family: Family, named: Named, prefix: str, encoder: EncoderConfig
+) -> None:
+    """Refuses other numbers where the family has fixed ones."""
+    for name, make in family.constants.items():
+        if prefix + name in named:
+            found, wanted = named.read(prefix + name), make(encoder)
+            if found.shape != wanted.shape or np.abs(found - wanted).max() > NEAR:
+                raise source.fail(
+                    f"{prefix}{name} does not hold the numbers that all models of the family {family.name} have: "
+                    f"fetch the weights again"
+                )
 
 
 def check_vocabulary(source: Source, encoder: EncoderConfig, tokenizer: Any) -> None:

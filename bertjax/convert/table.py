@@ -81,6 +81,8 @@ class Row:
     ours: str | tuple[str, ...]
     theirs: str | tuple[str, ...]
     how: Transform = SAME
+    when: Callable[[EncoderConfig], bool] = lambda config: True
+    """Whether it is this row's parameter, where ours is several of theirs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,7 +161,7 @@ def match(
         for index, layer in enumerate(layer_paths(config) if repeated else [""]):
             paths = tuple(path.replace("{layer}", layer) for path in ours)
             here = [path in left for path in paths]
-            if not any(here):
+            if not any(here) or not row.when(config):
                 continue
             assert all(here), f"{family}: a model has only some of {paths}"
             shapes = tuple(tuple(left.pop(path)) for path in paths)

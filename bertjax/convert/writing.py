@@ -36,6 +36,7 @@ class Plan:
     matches: Sequence[Match]
     model: Model  # with the pooler of the class
     copies: Mapping[str, str]
+    constants: Mapping[str, np.ndarray]
     embed: Embed | None
     notes: tuple[str, ...]
 
@@ -47,7 +48,8 @@ class Plan:
     def tensors(self) -> dict[str, Shape]:
         """Every tensor to be written, and its shape."""
         own = {n: s for m in self.matches for n, s in zip(m.theirs, m.their_shapes, strict=True)}
-        return {**own, **{copy: own[of] for copy, of in self.copies.items()}}
+        fixed = {name: array.shape for name, array in self.constants.items()}
+        return {**own, **{copy: own[of] for copy, of in self.copies.items()}, **fixed}
 
     def arrays(self) -> Iterator[tuple[str, np.ndarray]]:
         """The tensors one by one."""
@@ -57,6 +59,7 @@ class Plan:
             for copy, of in self.copies.items():
                 if of in found:
                     yield copy, found[of]
+        yield from self.constants.items()
 
 
 def plan_writing(model: Model, *, family: str | None = None, heads: Sequence[str] = ()) -> Plan:
@@ -90,7 +93,7 @@ def _plan(model: Model, family: Family, heads: Sequence[str]) -> Plan:
     architecture = family.architectures[end]
     notes = []
     if architecture.pooler != config.pooler:
-        if architecture.heads and architecture.pooler:
+        if architecture.pooler and reads_pooler(kinds):
             raise ValueError(
                 f"{family.class_name(end)} has a pooler and this model none (model.pooler=false): "
                 f"train its head behind one, or export another head"
@@ -112,7 +115,7 @@ def _plan(model: Model, family: Family, heads: Sequence[str]) -> Plan:
         if options is not None and kind != "embed":
             theirs.update(form_json(family, kind, options))
     check_same(family, theirs, config)
-    check_padding(model, theirs)
+    check_padding(model, family, theirs)
     # Heads keep the names of their kinds in the table.
     renamed = {f"heads_{name}": f"heads_{kind}" for name, (kind, _) in chosen.items()}
     origin: dict[str, str] = {}
@@ -134,7 +137,17 @@ def _plan(model: Model, family: Family, heads: Sequence[str]) -> Plan:
     copies = {} if config.tied else copies_of(family.copies, matches)
     embed = kinds.get("embed")
     assert embed is None or isinstance(embed, Embed)
-    return Plan(family, end, theirs, matches, written, copies, embed, tuple(notes))
+    constants = {prefix + name: make(config) for name, make in family.constants.items()}
+    return Plan(family, end, theirs, matches, written, copies, constants, embed, tuple(notes))
+
+
+def reads_pooler(kinds: Mapping[str, HeadOptions | None]) -> bool:
+    """Whether one of these heads stands on the pooled token."""
+    return any(
+        kind in ("nsp", "sop") or getattr(options, "pooling", None) == "pooled"
+        for kind, options in kinds.items()
+        if kind != "embed"
+    )
 
 
 def shapes_of_kept(model: Model, config: Any, chosen: Mapping[str, Any]) -> dict[str, Shape]:
@@ -191,7 +204,7 @@ def form_json(family: Family, kind: str, options: HeadOptions) -> dict[str, Any]
 def check_same(family: Family, theirs: Mapping[str, Any], config: Any) -> None:
     """Refuses a model that would come back as another one."""
     back = family.fields.to_config(theirs, pooler=config.pooler)
-    different = unlike(back, config)
+    different = unlike(back, config, family.fields.free)
     if different:
         raise ValueError(f"the family {family.name} cannot hold this model: {listed(different)}")
 
@@ -204,13 +217,14 @@ def special_tokens(model: Model, family: Family) -> dict[str, Any]:
     tokens = {"pad_token_id": vocabulary.pad}
     if family.special:
         tokens.update(bos_token_id=vocabulary.cls, eos_token_id=vocabulary.sep)
+        tokens.update(cls_token_id=vocabulary.cls, sep_token_id=vocabulary.sep)
     return tokens
 
 
-def check_padding(model: Model, theirs: Mapping[str, Any]) -> None:
+def check_padding(model: Model, family: Family, theirs: Mapping[str, Any]) -> None:
     """Refuses a padding token that is not the one that positions begin behind."""
     offset = getattr(model.config.model.position, "offset", 0)
-    if offset and theirs.get("pad_token_id") != offset - 1:
+    if family.special and offset and theirs.get("pad_token_id") != offset - 1:
         raise ValueError(
             f"positions begin at {offset} and the padding token is {theirs.get('pad_token_id')}: in this family they "
             f"begin right behind it; train with model.position.offset={theirs.get('pad_token_id', 0) + 1}"
@@ -244,6 +258,7 @@ def _order(plan: Plan) -> Iterator[str]:
     for one in plan.matches:
         yield from one.theirs
         yield from (copy for copy, of in plan.copies.items() if of in one.theirs)
+    yield from plan.constants
 
 
 def write_config(plan: Plan, folder: pathlib.Path) -> None:

@@ -120,6 +120,10 @@ class EncoderConfig:
     """Of the masked-LM head where it has one of its own (RoBERTa: gelu whatever the layers have)."""
     bias: bool = True
     """Matrix products add a vector; those that give logits always do."""
+    convolution: int | None = None
+    """Width of a convolution of the embeddings that joins the first layer, odd (DeBERTa v2: 3); none for none."""
+    convolution_activation: Literal["gelu", "gelu_tanh", "relu", "relu2", "silu", "tanh"] = "tanh"
+    """Of that convolution."""
     sharing: Literal["none", "attention", "ffn", "all"] = "none"
     """Parts whose parameters all layers of one kind have in common (ALBERT)."""
     tied: bool = True
@@ -167,6 +171,14 @@ class EncoderConfig:
                 "model.first_norm=false leaves the first layer without any norm: "
                 "it needs model.block=pre and model.embedding_norm=true"
             )
+        if self.convolution is not None:
+            if self.convolution < 1 or self.convolution % 2 == 0:
+                raise ValueError(f"model.convolution={self.convolution}: an odd width, or none")
+            if self.block != "post" or self.direction != "both":
+                raise ValueError(
+                    f"model.convolution={self.convolution} reads both neighbours and has a norm behind it: it needs "
+                    f"model.block=post and model.direction=both"
+                )
         for name in ("dropout", "attention_dropout", "layer_drop"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"model.{name}={getattr(self, name)} is a probability: 0 <= {name} < 1")
@@ -181,9 +193,14 @@ class EncoderConfig:
         """The attention of every layer, in groups that repeat a period."""
         layout = self.attention.layout(self.layers)
         period, repeats = layout[0]
-        if self.first_norm or repeats == 1:
+        if repeats == 1 or not self.first_differs:
             return layout
-        return ((period, 1), (period, repeats - 1), *layout[1:])  # the first layer is not like the others
+        return ((period, 1), (period, repeats - 1), *layout[1:])
+
+    @property
+    def first_differs(self) -> bool:
+        """The first layer is not like the others."""
+        return not self.first_norm or self.convolution is not None
 
     @property
     def kinds(self) -> tuple[AttentionOptions, ...]:

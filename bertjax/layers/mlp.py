@@ -33,6 +33,8 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "geglu": _GELU,
     "swiglu": jax.nn.silu,
 }
+# Those of layers outside of the feed-forward part.
+NONLINEAR: dict[str, Callable[[Array], Array]] = {**ACTIVATIONS, "tanh": jnp.tanh}
 
 
 class Mlp(nn.Module):

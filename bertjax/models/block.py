@@ -8,6 +8,8 @@
 All but `post` leave the stream as it is and have one more norm at the end of the encoder. a is 1, or with DeepNorm
 (2203.00555) (2 N)^(1/4), N the number of layers.
 
+With `model.convolution` a convolution of the embeddings joins the first layer (layers/convolution.py).
+
 Sharing (ALBERT, 1909.11942): parts whose parameters the layers have in common, norms of the branch included, are not
 declared here but handed in, and computed with them.
 
@@ -25,6 +27,7 @@ from flax import linen as nn
 
 from bertjax.attention import Context, name_of, variant_of
 from bertjax.layers.config import AttentionOptions, EncoderConfig
+from bertjax.layers.convolution import Convolution
 from bertjax.layers.dropout import Dropout
 from bertjax.layers.mlp import Mlp
 from bertjax.layers.norm import Norm
@@ -48,7 +51,9 @@ class Block(nn.Module):
 
     config: EncoderConfig
     options: AttentionOptions
-    bare: bool = False  # without the norm before the attention: the embeddings have just had one
+    first: bool = (
+        False  # the first layer of an encoder where that one differs: no norm before it, a convolution
+    )
 
     @nn.compact
     def __call__(
@@ -69,13 +74,14 @@ class Block(nn.Module):
             return self.part(name, mine)
 
         keep = (2 * c.layers) ** 0.25 if c.residual == "deepnorm" else 1.0
+        bare = self.first and not c.first_norm  # the embeddings have just had a norm
         match c.block:
             case "post":
                 y = norm("attention_norm")(keep * x + attention(x))
                 if has_mlp:
                     y = norm("mlp_norm")(keep * y + mlp(y))
             case "pre":
-                y = x + attention(x if self.bare else norm("attention_norm")(x))
+                y = x + attention(x if bare else norm("attention_norm")(x))
                 if has_mlp:
                     y = y + mlp(norm("mlp_norm")(y))
             case "sandwich":
@@ -85,6 +91,9 @@ class Block(nn.Module):
             case "parallel":
                 both = norm("norm")(x)
                 y = x + attention(both) + (mlp(both) if has_mlp else 0)
+        if self.first and c.convolution is not None:
+            near = self.part("convolution", mine)(x, context.mask, train=train)
+            y = norm("convolution_norm")(y + near)
         if train and c.layer_drop:
             y = jnp.where(jax.random.bernoulli(self.make_rng("dropout"), c.layer_drop), x, y)
         return shard(y, "batch", "length", "act_width")
@@ -116,6 +125,8 @@ class Block(nn.Module):
                 return variant_of(self.options).module(self.config, self.options, **where)
             case "mlp":
                 return Mlp(self.config, **where)
+            case "convolution":
+                return Convolution(self.config, **where)
             case _:
                 return Norm(self.config, **where)
 

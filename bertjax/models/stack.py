@@ -34,7 +34,7 @@ class Period(nn.Module):
 
     config: EncoderConfig
     period: tuple[AttentionOptions, ...]
-    bare: bool  # the first layer is the first of the encoder, and has no norm of its own
+    first: bool  # the first layer is the first of the encoder, and not like the others
     keep_states: bool
 
     @nn.compact
@@ -44,7 +44,7 @@ class Period(nn.Module):
         """The residual stream at the end and, if they are kept, after each layer [P B L D]."""
         states = []
         for index, options in enumerate(self.period):
-            block = Block(self.config, options, self.bare and index == 0, name=f"block_{index}")
+            block = Block(self.config, options, self.first and index == 0, name=f"block_{index}")
             x = block(x, context, shared, train)
             states.append(x)
         return x, jnp.stack(states) if self.keep_states else None
@@ -56,7 +56,7 @@ class Group(nn.Module):
     config: EncoderConfig
     period: tuple[AttentionOptions, ...]
     repeats: int
-    bare: bool
+    first: bool
     keep_states: bool
 
     @nn.compact
@@ -64,7 +64,7 @@ class Group(nn.Module):
         self, x: Float[Array, "B L D"], context: Context, shared: Tree, *, train: bool
     ) -> tuple[Array, Array | None]:
         """The residual stream at the end and, if they are kept, after each layer of the group."""
-        c, fields = self.config, (self.config, self.period, self.bare, self.keep_states)
+        c, fields = self.config, (self.config, self.period, self.first, self.keep_states)
         module: Any = Period
         if c.remat != "none":
             # Static arguments are counted with self: the fourth is `train`.
@@ -107,8 +107,8 @@ class Stack(nn.Module):
                 start = functools.partial(shared_parameters, c, options, x, context)
                 shared[name_of(options)] = self.param(f"shared_{name_of(options)}", start)
         for index, (period, repeats) in enumerate(c.layout):
-            bare = index == 0 and not c.first_norm
-            group = Group(c, period, repeats, bare, self.keep_states, name=f"group_{index}")
+            first = index == 0 and c.first_differs
+            group = Group(c, period, repeats, first, self.keep_states, name=f"group_{index}")
             x, states = group(x, context, shared, train=train)
             collected.append(states)
         return x, jnp.concatenate(collected) if self.keep_states else None

@@ -12,13 +12,14 @@ where p is the vector of the token, or what `pooling` makes of the row. The publ
     RoBERTa, XLM-R, MPNet      first token, tanh between                           (1907.11692)
     ELECTRA                    first token, gelu between                           (2003.10555)
     DistilBERT                 first token, relu between, dropout behind it only   (1910.01108)
+    ModernBERT                 first token or mean, gelu and a norm between        (2412.13663)
+    BigBird, answers           a feed-forward part with its norm before            (2007.14062)
 
 Dropout is drawn where a step hands out the "dropout" stream, which only training does.
 """
 
 import abc
 import dataclasses
-from collections.abc import Callable
 from typing import ClassVar, Literal
 
 import jax
@@ -28,7 +29,7 @@ from flax import linen as nn
 from bertjax.layers.config import EncoderConfig
 from bertjax.layers.dense import dense
 from bertjax.layers.dropout import Dropout
-from bertjax.layers.mlp import ACTIVATIONS
+from bertjax.layers.mlp import NONLINEAR, Mlp
 from bertjax.layers.norm import Norm
 from bertjax.types import Array, Batch, Bool, EncoderOutput, Float
 
@@ -36,7 +37,6 @@ __all__ = ["HEADS", "Answer", "Choose", "Classify", "Embed", "HeadOptions", "Tag
 
 Activation = Literal["gelu", "gelu_tanh", "relu", "relu2", "silu", "tanh"]
 Pooling = Literal["pooled", "first", "mean", "max"]
-NONLINEAR: dict[str, Callable[[Array], Array]] = {**ACTIVATIONS, "tanh": jnp.tanh}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,6 +128,9 @@ class Tag(ScoreOptions):
 @dataclasses.dataclass(frozen=True)
 class Answer(ScoreOptions):
     """Scores of every token for being the first and the last of an answer."""
+
+    feedforward: bool = False
+    """A feed-forward part like those of the layers, with sum and norm, before the scores (BigBird)."""
 
     name: ClassVar[str] = "answer"
     classes: ClassVar[int] = 2
@@ -232,7 +235,11 @@ class TokenHead(nn.Module):
     ) -> Float[Array, "B L C"]:
         """Float32 logits."""
         del batch, table
-        return scores(self, output.hidden, self.config, self.options, "bl")
+        c, x = self.config, output.hidden
+        if isinstance(self.options, Answer) and self.options.feedforward:
+            drop, train = Dropout(c.dropout), self.has_rng("dropout")
+            x = Norm(c, name="mlp_norm")(x + drop(Mlp(c, name="mlp")(drop(x, train=train)), train=train))
+        return scores(self, x, c, self.options, "bl")
 
 
 class VectorHead(nn.Module):

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bertjax.attention.bigbird import BigBird, plan_of
+from bertjax.attention.bigbird import BigBird, first_plan, plan_of
 from tests.attention.battery import refusal
 from tests.attention.plain import bias_of, dense, matrix, ragged, run_layer
 
@@ -56,3 +56,21 @@ def test_layers_take_turns_with_plans() -> None:
     assert len(set(seeds)) == 3 and not set(seeds) & {o.seed for o in BigBird(plans=3, seed=1).period()}
     assert BigBird(plans=1).period() == (BigBird(plans=1),)
     assert "random" in refusal(lambda: dataclasses.replace(BigBird(), random=-1))
+
+
+def test_first_blocks_instead_of_random_ones() -> None:
+    """The keys of the first block count once more for every random block; short rows are exact."""
+    random, block, length = 2, 3, 35  # twelve blocks, three more than are exact
+    mask = ragged(length)
+    layer = run_layer(BigBird(block=block, random=random, plan="first"), length, mask)
+    q, k, v = (layer.project(name) for name in ("query", "key", "value"))
+    own, last = np.arange(length) // block, (length - 1) // block
+    near = np.abs(own[:, None] - own[None]) <= 1
+    ends = np.isin(own, (0, last))
+    allowed = matrix(mask) & (near | ends[:, None] | ends[None])
+    often = np.where((own[None] == 0) & ~ends[:, None], np.log(1 + random), 0.0)
+    layer.check(dense(q, k, v, allowed, often), np.asarray(mask.valid))
+    assert [first_plan(n, 4, random)[0].shape[-1] for n in (9, 10)] == [9, 5 + random]
+    layer = run_layer(BigBird(block=block, random=random, plan="first"), 27, ragged(27))
+    q, k, v = (layer.project(name) for name in ("query", "key", "value"))
+    layer.check(dense(q, k, v, matrix(ragged(27))), np.asarray(ragged(27).valid))

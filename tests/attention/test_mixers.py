@@ -21,11 +21,12 @@ from tests.attention.battery import refusal
 from tests.attention.plain import BASE, matrix, ragged, run_layer
 
 
+@pytest.mark.parametrize("padding", ["hidden", "mixed"])
 @pytest.mark.parametrize("method", METHODS)
-def test_fourier_equals_numpy(method: Any) -> None:
+def test_fourier_equals_numpy(method: Any, padding: Any) -> None:
     mask = ragged(11)
-    layer = run_layer(Fourier(method), 11, mask)
-    x = layer.x * np.asarray(mask.valid)[:, :, None]
+    layer = run_layer(Fourier(method, padding), 11, mask)
+    x = layer.x * (np.asarray(mask.valid)[:, :, None] if padding == "hidden" else 1)
     np.testing.assert_allclose(layer.y, np.fft.fft2(x).real, atol=2e-4)
 
 

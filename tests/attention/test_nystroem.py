@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bertjax.attention.filters import BLOCK, convolve
-from bertjax.attention.nystroem import Nystroem, pseudo_inverse, stretches
+from bertjax.attention.nystroem import Nystroem, norms, pseudo_inverse, stretches
 from tests.attention.battery import refusal
 from tests.attention.plain import Layer, dense, matrix, ragged, run_layer, softmax
 
@@ -94,3 +94,33 @@ def test_convolve(length: int, width: int) -> None:
 def test_sizes_without_meaning_are_refused() -> None:
     assert "model.attention.convolution=4" in refusal(lambda: Nystroem(convolution=4))
     assert "model.attention.landmarks=0" in refusal(lambda: Nystroem(landmarks=0))
+
+
+def test_padding_may_be_mixed_in() -> None:
+    """As in published models: landmarks are means of padding, too, and the convolution reads its values."""
+    mask, length, landmarks = ragged(12), 12, 4
+    keep = np.asarray(mask.valid)
+    assert not keep.all()
+    layer = run_layer(Nystroem(landmarks, convolution=3, rounds=30, padding="mixed"), length, mask)
+    q, k, v = (layer.project(name) for name in ("query", "key", "value"))
+    few_q, few_k = (x.reshape(3, landmarks, -1, *x.shape[2:]).mean(2) for x in (q, k))
+    scale = np.sqrt(q.shape[-1])
+    y = np.zeros_like(v)
+    for row, head in np.ndindex(3, 4):
+        one_q, one_k, fq, fk = (x[row, :, head] / np.sqrt(scale) for x in (q, k, few_q, few_k))
+        gathered = softmax(np.where(keep[row], fq @ one_k.T, -1e30)) @ v[row, :, head]
+        y[row, :, head] = softmax(one_q @ fk.T) @ np.linalg.pinv(softmax(fq @ fk.T)) @ gathered
+    taps = np.asarray(layer.parameters["convolution"], np.float64)
+    padded = np.pad(v, ((0, 0), (1, 1), (0, 0), (0, 0)))
+    skip = sum(padded[:, tap : tap + 12] * taps[tap][None, None, :, None] for tap in range(3))
+    close(layer, y + skip, keep)
+
+
+def test_one_start_for_a_batch_is_its_largest_norm() -> None:
+    """Rows without a token do not count; each matrix alone starts from its own."""
+    x = jnp.asarray(np.random.default_rng(0).uniform(size=(3, 2, 4, 4)), jnp.float32)
+    each = np.asarray(x).sum(-2).max(-1)
+    np.testing.assert_allclose(np.asarray(norms(x))[:, :, 0, 0], each, rtol=1e-6)
+    counts = np.array([True, True, False]) if each[2].max() == each.max() else np.array([True, False, True])
+    found = norms(x, jnp.asarray(counts)[:, None, None, None])
+    np.testing.assert_allclose(np.asarray(found)[0, 0, 0, 0], each[counts].max(), rtol=1e-6)

@@ -46,6 +46,92 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "albert": {**BERT_LIKE, "embedding_size": 14},
     "electra": {**BERT_LIKE, "embedding_size": 14},
     "mpnet": {**{k: v for k, v in BERT_LIKE.items() if k != "type_vocab_size"}, "pad_token_id": 1},
+    "deberta-v2": {
+        **BERT_LIKE,
+        "relative_attention": True,
+        "position_biased_input": False,
+        "pos_att_type": "c2p|p2c",
+        "share_att_key": True,
+        "position_buckets": 4,
+        "max_relative_positions": 9,
+        "norm_rel_ebd": "layer_norm",
+        "conv_kernel_size": 3,
+        "conv_act": "gelu",
+    },
+    "modernbert": {
+        "vocab_size": 53,
+        "hidden_size": 24,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 3,
+        "intermediate_size": 40,
+        "max_position_embeddings": 18,
+        "norm_eps": 1e-3,
+        "hidden_activation": "silu",
+        "classifier_activation": "relu",
+        "global_attn_every_n_layers": 3,
+        "local_attention": 6,
+        "global_rope_theta": 5000.0,
+        "local_rope_theta": 70.0,
+        "pad_token_id": 2,
+    },
+    "roformer": {**BERT_LIKE, "embedding_size": 14},
+    "longformer": {**BERT_LIKE, "attention_window": 4},
+    "big_bird": {**BERT_LIKE, "attention_type": "block_sparse", "block_size": 2, "num_random_blocks": 1},
+    "nystromformer": {**BERT_LIKE, "num_landmarks": 18, "segment_means_seq_len": 18, "conv_kernel_size": 5},
+    "fnet": {key: value for key, value in BERT_LIKE.items() if key != "num_attention_heads"},
+}
+NO_CONVOLUTION = {"conv_kernel_size": None, "conv_act": None}
+RELATIVE = (
+    *("pos_att_type", "share_att_key", "position_buckets", "max_relative_positions", "norm_rel_ebd"),
+    *NO_CONVOLUTION,
+)
+# What the config.json of one class says of its head, by family and class.
+OF_HEADS: dict[tuple[str, str], dict[str, Any]] = {
+    ("deberta-v2", "ForSequenceClassification"): {"pooler_hidden_act": "tanh", "cls_dropout": 0.3},
+    ("deberta-v2", "ForMultipleChoice"): {"pooler_hidden_act": "relu"},
+    ("modernbert", "ForMultipleChoice"): {"classifier_pooling": "mean", "classifier_dropout": 0.2},
+    ("roformer", "ForMultipleChoice"): {
+        "summary_type": "first",
+        "summary_use_proj": True,
+        "summary_activation": "tanh",
+    },
+}
+# Other settings that lead to other parameters or another way to compute: a name, the family and class, the changes.
+VARIANTS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "deberta's first projections": (
+        "deberta-v2",
+        "ForMaskedLM",
+        {"share_att_key": False, "position_buckets": -1, "norm_rel_ebd": "none", **NO_CONVOLUTION},
+    ),
+    "deberta by content alone": (
+        "deberta-v2",
+        "ForTokenClassification",
+        {"share_att_key": False, "pos_att_type": "c2p", "type_vocab_size": 0, **NO_CONVOLUTION},
+    ),
+    "deberta with absolute positions": (
+        "deberta-v2",
+        "Model",
+        {**dict.fromkeys(RELATIVE), "relative_attention": False, "position_biased_input": True},
+    ),
+    "modernbert with biases": (
+        "modernbert",
+        "ForMaskedLM",
+        {"attention_bias": True, "mlp_bias": True, "classifier_bias": True, "norm_bias": True},
+    ),
+    "modernbert by its mean": ("modernbert", "ForSequenceClassification", {"classifier_pooling": "mean"}),
+    "roformer of one width": (
+        "roformer",
+        "ForMultipleChoice",
+        {"embedding_size": 24, "summary_use_proj": False, "summary_activation": None},
+    ),
+    "longformer with three global tokens": ("longformer", "ForTokenClassification", {"global_tokens": 3}),
+    "bigbird with all of attention": (
+        "big_bird",
+        "ForPreTraining",
+        {"attention_type": "original_full", "block_size": None, "num_random_blocks": None},
+    ),
+    "bigbird in short rows": ("big_bird", "Model", {"max_position_embeddings": 14}),
+    "nystromformer with landmarks": ("nystromformer", "ForMaskedLM", {"num_landmarks": 6}),
 }
 LABELS = {"id2label": {"0": "no", "1": "perhaps", "2": "yes"}, "label2id": {"no": 0, "perhaps": 1, "yes": 2}}
 ALIKE = ("xlm-roberta", "camembert")  # RoBERTa under other names
@@ -53,11 +139,12 @@ CASES = [(name, end) for name, family in FAMILIES.items() for end in family.arch
 
 
 def config_json(name: str, end: str, **changes: Any) -> dict[str, Any]:
-    """A config.json of a family and one of its classes."""
+    """A config.json of a family and one of its classes; settings that are changed to None are left out."""
     family = FAMILIES[name]
     labels = LABELS if {"classify", "tag"} & set(family.architectures[end].heads) else {}
     base = {"model_type": name, "architectures": [family.class_name(end)]}
-    return {**base, **CONFIGS[name], **labels, **changes}
+    found = {**base, **CONFIGS[name], **labels, **OF_HEADS.get((name, end), {}), **changes}
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def our_config(family: Family, end: str, theirs: dict[str, Any]) -> Config:

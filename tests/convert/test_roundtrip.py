@@ -19,7 +19,7 @@ from bertjax.convert.writing import plan_writing, write_config, write_tensors
 from bertjax.layers.position import Rope
 from bertjax.models.task_heads import Answer, Classify, Tag
 from tests.convert.broken import refused
-from tests.convert.models import CASES, config_json, our_config, random_model, write_published
+from tests.convert.models import CASES, VARIANTS, config_json, our_config, random_model, write_published
 from tests.runs import tiny
 
 
@@ -33,7 +33,18 @@ def write(model: Any, folder: pathlib.Path, **options: Any) -> Any:
 
 @pytest.mark.parametrize(("name", "end"), CASES)
 def test_export_then_import(name: str, end: str, tmp_path: pathlib.Path) -> None:
-    family, theirs = FAMILIES[name], config_json(name, end)
+    export_then_import(name, config_json(name, end), end, tmp_path)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_export_then_import_variants(variant: str, tmp_path: pathlib.Path) -> None:
+    name, end, changes = VARIANTS[variant]
+    theirs = config_json(name, end, **changes)
+    export_then_import(name, theirs, end, tmp_path)
+
+
+def export_then_import(name: str, theirs: dict[str, Any], end: str, tmp_path: pathlib.Path) -> None:
+    family = FAMILIES[name]
     model = random_model(our_config(family, end, theirs), family=name, pad=theirs["pad_token_id"])
     plan = write(model, tmp_path)
     assert plan.class_name == theirs["architectures"][0]

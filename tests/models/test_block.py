@@ -51,6 +51,7 @@ COMBINATIONS = {
     ),
     "shared_ffn": small(sharing="ffn", block="parallel", activation="swiglu", position=Alibi("learned")),
     "deep": small(residual="deepnorm", init_scheme="xavier", activation="relu2", position=NoPosition()),
+    "convolution": small(convolution=3, convolution_activation="gelu", layers=3),
     "bare": small(block="pre", embedding_norm=False, activation="silu", embedding_width=16, sharing="ffn"),
 }
 
@@ -109,7 +110,7 @@ def test_first_layer_may_go_without_a_norm():
         "mlp_norm",
     }
     params = parameters(config)["stack"]["group_0"]["layers_0"]["block_0"]
-    y = Block(config, Full(), bare=True).apply({"params": params}, X, CONTEXT, {}, False)
+    y = Block(config, Full(), first=True).apply({"params": params}, X, CONTEXT, {}, False)
     attention = FullAttention(config, Full()).apply({"params": params["attention"]}, X, CONTEXT, train=False)
     middle = X + attention
     mlp = Mlp(config).apply(

@@ -1,15 +1,22 @@
 """Disentangled attention, its table and its buckets equal those of `transformers`' DeBERTa v2 with the same weights."""
 
+import json
+import pathlib
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from bertjax import bundle
 from bertjax.attention import make_attention
 from bertjax.attention.base import Context
 from bertjax.attention.disentangled import Disentangled
+from bertjax.convert.families import FAMILIES
+from bertjax.convert.parity import report
 from bertjax.layers.config import EncoderConfig
 from bertjax.layers.mask import AttentionMask
 from bertjax.layers.position.relative import Relative, RelativePosition, bucket
+from tests.convert.models import config_json
 from tests.parity.weights import array, no_output, shake, to_heads
 
 
@@ -68,3 +75,23 @@ def test_self_attention(terms: list[str], share: bool) -> None:
     layer = make_attention(config, options, "attention")
     ours = layer.apply({"params": parameters}, jnp.asarray(x), context, train=False)
     np.testing.assert_allclose(np.asarray(ours)[mask], array(found)[mask], atol=1e-5)
+
+
+@pytest.mark.parity
+def test_the_head_of_published_files(tmp_path: pathlib.Path) -> None:
+    """Under its own names, with tensors that nobody reads, and a config.json that is older than `legacy`."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    safetensors = pytest.importorskip("safetensors.torch")
+    theirs = {**config_json("deberta-v2", "ForMaskedLM"), "legacy": False}
+    kind = theirs.pop("model_type")
+    model = shake(transformers.DebertaV2ForMaskedLM(transformers.DebertaV2Config(**theirs)))
+    tensors = {**model.state_dict(), "mask_predictions.dense.weight": torch.zeros(3, 3)}
+    tensors["deberta.embeddings.position_embeddings.weight"] = torch.zeros(18, 24)
+    safetensors.save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    del theirs["legacy"], theirs["architectures"]
+    (tmp_path / "config.json").write_text(json.dumps({**theirs, "model_type": kind}))
+    ours, family = bundle.load(str(tmp_path)), FAMILIES["deberta-v2"]
+    assert ours.about["class"] == "DebertaV2ForMaskedLM"
+    *_, worst = report(ours, str(tmp_path), family, ours.about["class"], {"mlm": "mlm"}, 2)
+    assert "tolerance" in worst

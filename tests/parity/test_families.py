@@ -17,17 +17,17 @@ from bertjax.convert.export import export
 from bertjax.convert.families import FAMILIES
 from bertjax.convert.model import heads_of
 from bertjax.convert.parity import quiet, report
-from tests.convert.models import ALIKE, CASES, config_json
+from tests.convert.models import ALIKE, CASES, VARIANTS, config_json
 from tests.parity.weights import array, shake
 
 pytestmark = [pytest.mark.parity, pytest.mark.usefixtures("quick_compiles")]
 
 
 @functools.cache
-def cached(name: str, end: str) -> Any:
+def cached(name: str, end: str, variant: str | None = None) -> Any:
     """A model of a class."""
     transformers = pytest.importorskip("transformers")
-    theirs = config_json(name, end)
+    theirs = config_json(name, end, **(VARIANTS[variant][2] if variant else {}))
     cls = getattr(transformers, theirs["architectures"][0])
     return shake(
         cls(cls.config_class(**{key: value for key, value in theirs.items() if key != "model_type"}))
@@ -44,7 +44,17 @@ def save(model: Any, folder: pathlib.Path) -> str:
     ("name", "end"), [(name, end) for name, end in CASES if name not in ALIKE or end == "ForMaskedLM"]
 )
 def test_there_and_back(name: str, end: str, tmp_path: pathlib.Path) -> None:
-    model, family = cached(name, end), FAMILIES[name]
+    there_and_back(cached(name, end), name, end, tmp_path)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_variants_there_and_back(variant: str, tmp_path: pathlib.Path) -> None:
+    name, end, _ = VARIANTS[variant]
+    there_and_back(cached(name, end, variant), name, end, tmp_path)
+
+
+def there_and_back(model: Any, name: str, end: str, tmp_path: pathlib.Path) -> None:
+    family = FAMILIES[name]
     folder = save(model, tmp_path / "theirs")
     ours = bundle.load(folder)
     kinds = {name: kind for name, (kind, _) in heads_of(ours.model).items()}

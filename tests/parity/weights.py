@@ -38,6 +38,8 @@ def shake(module: Any, seed: int = 0) -> Any:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in module.named_parameters():
+            if not parameter.requires_grad:  # fixed numbers
+                continue
             noise = 0.2 * torch.randn(parameter.shape, generator=generator)
             one = parameter.ndim == 1 and name.endswith("weight")
             parameter.copy_(noise + 1.0 if one else noise)

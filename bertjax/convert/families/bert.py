@@ -23,6 +23,13 @@ ENCODER_ONLY = (
     Only("position_embedding_type", "absolute"),
 )
 
+# What stands behind the attention of a layer.
+OUTPUTS = (
+    *norm("encoder/{layer}/attention_norm", "encoder.layer.{i}.attention.output.LayerNorm"),
+    *linear("encoder/{layer}/mlp/up", "encoder.layer.{i}.intermediate.dense"),
+    *linear("encoder/{layer}/mlp/down", "encoder.layer.{i}.output.dense"),
+    *norm("encoder/{layer}/mlp_norm", "encoder.layer.{i}.output.LayerNorm"),
+)
 LAYER = (
     *attention(
         "encoder/{layer}/attention",
@@ -31,10 +38,7 @@ LAYER = (
         value="encoder.layer.{i}.attention.self.value",
         output="encoder.layer.{i}.attention.output.dense",
     ),
-    *norm("encoder/{layer}/attention_norm", "encoder.layer.{i}.attention.output.LayerNorm"),
-    *linear("encoder/{layer}/mlp/up", "encoder.layer.{i}.intermediate.dense"),
-    *linear("encoder/{layer}/mlp/down", "encoder.layer.{i}.output.dense"),
-    *norm("encoder/{layer}/mlp_norm", "encoder.layer.{i}.output.LayerNorm"),
+    *OUTPUTS,
 )
 EMBEDDINGS = (
     Row("encoder/embedder/tokens", "embeddings.word_embeddings.weight", TOKENS),
@@ -43,6 +47,16 @@ EMBEDDINGS = (
     *norm("encoder/embedder/norm", "embeddings.LayerNorm"),
 )
 POOLER = linear("encoder/pooler", "pooler.dense")
+MASKED_LM = (
+    *linear("heads_mlm/transform", "cls.predictions.transform.dense"),
+    *norm("heads_mlm/norm", "cls.predictions.transform.LayerNorm"),
+    Row("heads_mlm/bias", "cls.predictions.bias", TOKENS),
+    Row("heads_mlm/table", "cls.predictions.decoder.weight", TOKENS),
+)
+MASKED_LM_COPIES = (
+    Copy("cls.predictions.decoder.weight", "encoder/embedder/tokens"),
+    Copy("cls.predictions.decoder.bias", "heads_mlm/bias"),
+)
 # Scores right on the encoder, under the names that nearly all families share.
 PLAIN_HEADS = (
     *linear("heads_choose/output", "classifier"),
@@ -76,18 +90,12 @@ BERT = Family(
         *EMBEDDINGS,
         *LAYER,
         *POOLER,
-        *linear("heads_mlm/transform", "cls.predictions.transform.dense"),
-        *norm("heads_mlm/norm", "cls.predictions.transform.LayerNorm"),
-        Row("heads_mlm/bias", "cls.predictions.bias", TOKENS),
-        Row("heads_mlm/table", "cls.predictions.decoder.weight", TOKENS),
+        *MASKED_LM,
         *linear("heads_nsp/output", "cls.seq_relationship"),
         *linear("heads_classify/output", "classifier"),
         *PLAIN_HEADS,
     ),
-    copies=(
-        Copy("cls.predictions.decoder.weight", "encoder/embedder/tokens"),
-        Copy("cls.predictions.decoder.bias", "heads_mlm/bias"),
-    ),
+    copies=MASKED_LM_COPIES,
     forms={
         "classify": classify_form("classifier_dropout"),
         "choose": choose_form("classifier_dropout"),
