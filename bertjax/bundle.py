@@ -32,11 +32,13 @@ from bertjax.convert.table import layer_paths
 from bertjax.data.corpus import Vocabulary
 from bertjax.data.files import new_folder
 from bertjax.data.open import SYNTHETIC, open_vocabulary
+from bertjax.history import History
 from bertjax.inherit import flat, name_of
 from bertjax.models.network import Network
 from bertjax.models.stacking import unstack_layers
 from bertjax.sharding import MeshConfig
 from bertjax.tasks.sbo import BoundaryHead
+from bertjax.tune import merged_leaves
 from bertjax.types import Array, Batch, EncoderOutput, TrainState, Tree
 
 ROWS = 8  # lengths are rounded up to a multiple of this, so that few shapes are compiled
@@ -228,6 +230,7 @@ def open_workdir(workdir: str) -> tuple[Model, int]:
     step = Checkpoints(workdir).latest()
     if step is None:
         raise ValueError(f"{workdir} holds no whole checkpoint: train there first, or let the run go on")
+    step = History(workdir, config.train, step).best or step
     where = pathlib.Path(workdir)
     tokenizer = open_tokenizer(str(where / "tokenizer")) if (where / "tokenizer").is_dir() else None
     if tokenizer is None and not (where / SOURCE).exists() and config.data.corpus != SYNTHETIC:
@@ -235,7 +238,7 @@ def open_workdir(workdir: str) -> tuple[Model, int]:
             f"{workdir} has lost its tokenizer: copy that of its corpus, {config.data.corpus}, there"
         )
     about = json.loads((where / SOURCE).read_text()) if (where / SOURCE).exists() else {"source": workdir}
-    leaves = flat(unstack_layers(Checkpoints(workdir).load_params(step)))
+    leaves = merged_leaves(flat(unstack_layers(Checkpoints(workdir).load_params(step))), config.tune)
     shapes = {name: tuple(leaf.shape) for name, leaf in leaves.items()}
     return Model(config, shapes, lambda name: np.asarray(leaves[name]), tokenizer, about), step
 

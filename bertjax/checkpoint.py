@@ -38,6 +38,8 @@ class Checkpoints:
         self.folder = pathlib.Path(workdir).resolve() / "checkpoints"
         self.seals = self.folder / "seals"
         self.keep = keep
+        self.protected: int | None = None
+        """A step that is kept besides the newest ones."""
         self._writer: ocp.AsyncCheckpointer | None = None
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
@@ -112,7 +114,8 @@ class Checkpoints:
                 partial.write_text(json.dumps(_contents(self.folder / str(step)), indent=0))
                 os.replace(partial, self.seals / f"{step}.json")
                 for old in self._steps()[: -self.keep]:
-                    self._remove(old)
+                    if old != self.protected:
+                        self._remove(old)
         except BaseException as error:  # of any kind: `wait` raises it in the thread that trains
             self._failure = error
 

@@ -22,12 +22,13 @@ from bertjax.layers.config import AttentionOptions, EncoderConfig, Full, Positio
 from bertjax.layers.position import POSITIONS
 from bertjax.models.presets import PRESETS
 from bertjax.models.task_heads import HEADS, HeadOptions
-from bertjax.optim import OPTIMIZERS, SCHEDULES, OptimConfig, OptimizerOptions, ScheduleOptions
+from bertjax.optim import OPTIMIZERS, SCHEDULES, Muon, OptimConfig, OptimizerOptions, ScheduleOptions
 from bertjax.sharding import MeshConfig
 from bertjax.tasks import TASKS, Task
 from bertjax.tasks.masking import MASKINGS, MaskingOptions
 from bertjax.tasks.mlm import Mlm
 from bertjax.tasks.nsp import Nsp
+from bertjax.tune import TuneConfig, check_tune
 from bertjax.watchdog import WatchdogConfig
 
 CHOICES: settings.Choices = {
@@ -57,6 +58,10 @@ class DataConfig:
     """How text becomes rows."""
     length: int = 128
     """Tokens in a row."""
+    shapes: int = 4
+    """Lengths that batches of labelled records may have; the step is compiled for each."""
+    window: int = 32
+    """Batches of labelled records that are sorted by length together."""
     threads: int = 2
     """Loader threads; 0 loads in the training thread."""
     ahead: int = 4
@@ -83,6 +88,8 @@ class TrainConfig:
 
     steps: int = 1_000_000
     """Updates in the whole run."""
+    epochs: float | None = None
+    """Passes over labelled records, in place of train.steps; none counts steps."""
     batch_size: int = 256
     """Rows in an update, over all devices."""
     microbatches: int = 1
@@ -95,8 +102,14 @@ class TrainConfig:
     """Steps between lines in metrics.jsonl."""
     eval_every: int | None = 1000
     """Steps between evaluations on held-out text; none evaluates at the end only."""
+    evals_per_epoch: int | None = None
+    """Evaluations in a pass over labelled records, in place of train.eval_every; none counts steps."""
     eval_batches: int = 50
-    """Batches of an evaluation at most."""
+    """Batches of an evaluation at most; labelled records are all evaluated."""
+    best: str | None = None
+    """Held-out metric, as heldout_accuracy, whose best checkpoint is kept and used; none uses the last one."""
+    patience: int | None = None
+    """Evaluations without a better one after which the run ends; none goes on to the last step."""
     checkpoint_every: int = 1000
     """Steps between checkpoints; one more is written at the end and on SIGTERM."""
     keep: int = 2
@@ -119,6 +132,8 @@ class Config:
     """Heads that a model came with and no task here learns: predictions and exports use them."""
     optim: OptimConfig = OptimConfig()
     """How parameters move."""
+    tune: TuneConfig = TuneConfig()
+    """Which of them move, and how far."""
     mesh: MeshConfig = MeshConfig()
     """Where arrays live."""
     train: TrainConfig = TrainConfig()
@@ -131,7 +146,9 @@ def check(config: Config) -> None:
     if not config.tasks:
         raise ValueError(f"tasks is empty: choose from {', '.join(TASKS)}")
     for field in dataclasses.fields(train):
-        value, optional = getattr(train, field.name), field.name == "eval_every"
+        value, optional = getattr(train, field.name), "None" in str(field.type)
+        if field.name == "epochs" and value is not None and value <= 0:
+            raise ValueError(f"train.epochs={value} must be above 0, or none to count train.steps")
         if isinstance(value, int) and field.name != "seed" and value < 1:
             off = ", or none for never" if optional else ""
             raise ValueError(f"train.{field.name}={value} must be at least 1{off}")
@@ -146,8 +163,15 @@ def check(config: Config) -> None:
             f"optim.learning_rate={optim.learning_rate} and optim.warmup_steps={optim.warmup_steps} "
             f"must not be negative; BERT has 1e-4 and 10000"
         )
+    if optim.warmup_share is not None and not 0 <= optim.warmup_share <= 1:
+        raise ValueError(f"optim.warmup_share={optim.warmup_share} is a share: from 0 to 1, as 0.1, or none")
     if optim.clip_norm is not None and optim.clip_norm <= 0:
         raise ValueError(f"optim.clip_norm={optim.clip_norm} must be above 0, or none for no clipping")
+    check_tune(config.tune, config.model)
+    if config.tune.trained != "all" and isinstance(optim.optimizer, Muon):
+        raise ValueError(
+            "optim.optimizer=muon moves whole matrices: set tune.trained=all or another optimizer"
+        )
     check_attention(config.model, packed=data.format.packed)
     if config.mesh.sequence_attention == "ring" and not any(isinstance(k, Full) for k in config.model.kinds):
         raise ValueError(
@@ -163,6 +187,20 @@ def check(config: Config) -> None:
     if any(first >= last for first, last in itertools.pairwise([*ends, train.steps])):
         raise ValueError(
             f"train.phases end at {', '.join(map(str, ends))} and train.steps={train.steps}: these must ascend"
+        )
+    if not tasks_lib.labelled(config.tasks):
+        for name in ("epochs", "evals_per_epoch"):
+            if getattr(train, name) is not None:
+                raise ValueError(
+                    f"train.{name} counts passes over labelled records, and these tasks have none: leave it out"
+                )
+    elif train.phases:
+        raise ValueError(
+            "train.phases are for pretraining: batches of labelled records have several lengths anyway"
+        )
+    if train.patience is not None and train.best is None:
+        raise ValueError(
+            "train.patience waits for a better train.best, which is none: set train.best=heldout_loss"
         )
     most = max(train.microbatches, *(phase.microbatches for phase in train.phases), 1)
     tasks_lib.check(config.tasks, config.model, data.format, most)
@@ -245,14 +283,18 @@ def fingerprint(config: Config, corpus: str) -> dict[str, Any]:
         "model": ("scan", "remat"),
         "data": ("corpus", "threads", "ahead"),
         "train": (
-            *("microbatches", "log_every", "eval_every", "eval_batches", "checkpoint_every", "keep"),
+            *("microbatches", "log_every", "eval_batches", "checkpoint_every", "keep"),
             "watchdog",
         ),
     }.items():
         for name in names:
             del data[group][name]
+    if config.train.best is None:  # else when it is looked for decides which is found
+        del data["train"]["eval_every"], data["train"]["evals_per_epoch"]
     for phase in data["train"]["phases"]:
         del phase["microbatches"]
+    for task in data["tasks"]:
+        task.get("records", {}).pop("path", None)
     del data["mesh"]
     data["data"]["corpus"] = corpus
     return data
@@ -298,3 +340,13 @@ def read_workdir(workdir: str) -> tuple[Config, dict[str, Any]]:
         raise ValueError(f"{workdir} holds no run: {path} is missing; train there first") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} cannot be read ({error}): it was not written by this version") from None
+
+
+def adopt(config: Config) -> Config:
+    """The config with the encoder, and the tokenizer, of the run that `model.init` names."""
+    folder = config.model.init
+    if folder is None:
+        return config
+    model = dataclasses.replace(read_workdir(folder)[0].model, init=folder)
+    corpus = folder if config.data.corpus == DataConfig().corpus else config.data.corpus
+    return dataclasses.replace(config, model=model, data=dataclasses.replace(config.data, corpus=corpus))

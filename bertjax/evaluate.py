@@ -10,10 +10,11 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from bertjax import settings, tasks, train
+from bertjax import finetune, settings, tasks, train
 from bertjax.checkpoint import Checkpoints
 from bertjax.config import CHOICES, Config, open_rows, read_workdir, stages, to_dict
 from bertjax.data.loader import Loader
+from bertjax.history import History
 from bertjax.program import build
 from bertjax.sharding import MeshConfig, make_mesh
 
@@ -37,6 +38,8 @@ def run(workdir: str, mesh: MeshConfig, assignments: Sequence[str] = ()) -> dict
     step = checkpoints.latest()
     if step is None:
         raise ValueError(f"{workdir} holds no whole checkpoint to evaluate: train there first")
+    if tasks.labelled(config.tasks):
+        return _labelled(workdir, config)
     config = next(stage.config for stage in stages(config) if step <= stage.last)
     heldout = open_rows(config, "heldout")
     program = build(config, heldout.vocabulary, segmented=heldout.segmented)
@@ -44,6 +47,21 @@ def run(workdir: str, mesh: MeshConfig, assignments: Sequence[str] = ()) -> dict
     with program.active():
         params = checkpoints.restore_params(step, program.state.params)
         values = train.evaluate(program, train.make_eval_step(program), params, loader)
+    print(json.dumps({"step": step, **{f"heldout_{name}": value for name, value in values.items()}}))
+    return values
+
+
+def _labelled(workdir: str, config: Config) -> dict[str, float]:
+    """The scores of the checkpoint that counts."""
+    sets = finetune.open_sets(config, ("heldout",))
+    program = build(sets.config, sets.tokenizer.vocabulary, lengths=sets.lengths)
+    checkpoints = Checkpoints(workdir)
+    newest = checkpoints.latest()
+    assert newest is not None
+    step = History(workdir, config.train, newest).best or newest
+    with program.active():
+        params = checkpoints.restore_params(step, program.state.params)
+        values = finetune.evaluate_sets(program, finetune.make_predict_step(program), sets, params)
     print(json.dumps({"step": step, **{f"heldout_{name}": value for name, value in values.items()}}))
     return values
 

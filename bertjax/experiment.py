@@ -23,10 +23,11 @@ from absl import flags, logging
 
 from bertjax import cluster, settings
 from bertjax.attention import shrink
-from bertjax.config import CHOICES, Config, Phase, check, to_dict
+from bertjax.config import CHOICES, Config, Phase, adopt, check, to_dict
 from bertjax.data.open import SYNTHETIC, corpus_names
 from bertjax.exit_codes import DIVERGED, DONE, FAILED, REQUEUE, WRONG_INPUT
 from bertjax.sharding import MeshConfig
+from bertjax.tasks import LabelledTask, labelled
 
 MODES = {
     "train": "run, or resume the run that --workdir holds (default)",
@@ -161,6 +162,9 @@ def _run(config: Config, rest: list[str], values: Any, prepare: Prepare | None, 
     if values.smoke:
         config = smoke(config)
     config = settings.override(config, values.set, CHOICES)
+    if labelled(config.tasks) and config.model.init is not None:
+        # The encoder is that of the run it starts from; what the command line says about it still holds.
+        config = settings.override(adopt(config), values.set, CHOICES)
     if values.mode == "show":
         for path, value, _ in settings.describe(config, CHOICES):
             print(f"{path}={value}")
@@ -185,7 +189,7 @@ def _run(config: Config, rest: list[str], values: Any, prepare: Prepare | None, 
         cluster.join(seat)
 
     # What follows needs jax to know about the other processes already.
-    from bertjax import evaluate, journal, plan, profile, train
+    from bertjax import evaluate, finetune, journal, plan, profile, train
     from bertjax.data.open import open_vocabulary
 
     if values.mode == "evaluate":
@@ -195,7 +199,11 @@ def _run(config: Config, rest: list[str], values: Any, prepare: Prepare | None, 
     if prepare is not None and not values.smoke:
         config = _prepared(prepare, config, values.workdir)
     if values.mode == "plan":
-        plan.run(config, open_vocabulary(config.data.corpus, config.model.vocab), values.workdir)
+        if labelled(config.tasks):
+            sets = finetune.open_sets(config)
+            plan.run(sets.config, sets.tokenizer.vocabulary, values.workdir)
+        else:
+            plan.run(config, open_vocabulary(config.data.corpus, config.model.vocab), values.workdir)
     elif values.mode == "profile":
         profile.run(config, values.workdir)
     else:
@@ -291,7 +299,7 @@ def smoke(config: Config) -> Config:
     corpora = range(len(corpus_names(config.data.corpus)))
     made_up = ",".join(f"{SYNTHETIC}:{number}" for number in corpora) if len(corpora) > 1 else SYNTHETIC
     data = dataclasses.replace(config.data, corpus=made_up, length=32)
-    optim = dataclasses.replace(config.optim, warmup_steps=2)
+    optim = dataclasses.replace(config.optim, warmup_steps=2, warmup_share=None)
     ends = range(2, 2 * len(config.train.phases) + 1, 2)
     phases = tuple(Phase(until=end, length=16, batch_size=SMOKE_ROWS) for end in ends)
     train = dataclasses.replace(
@@ -301,10 +309,18 @@ def smoke(config: Config) -> Config:
         microbatches=1,
         phases=phases,
         log_every=2,
+        epochs=None,
         eval_every=None,
+        evals_per_epoch=None,
         eval_batches=2,
+        patience=None,
     )
-    return dataclasses.replace(config, model=model, data=data, optim=optim, train=train, mesh=MeshConfig())
+    chosen = tuple(
+        task.on_made_up_records() if isinstance(task, LabelledTask) else task for task in config.tasks
+    )
+    return dataclasses.replace(
+        config, model=model, data=data, tasks=chosen, optim=optim, train=train, mesh=MeshConfig()
+    )
 
 
 def help_text(config: Config | Mapping[str, Row], about: str) -> str:

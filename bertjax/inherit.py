@@ -25,9 +25,11 @@ from bertjax.checkpoint import Checkpoints
 from bertjax.config import CHOICES, Config, read_workdir
 from bertjax.data.corpus import Vocabulary
 from bertjax.data.open import corpus_names
+from bertjax.history import History
 from bertjax.layers.config import EncoderConfig
 from bertjax.models.stacking import stack_layers, unstack_layers
 from bertjax.sharding import Declared
+from bertjax.tune import LOW_RANK, merged_leaves
 from bertjax.types import Int, Tree
 
 ENCODER, POOLER = "encoder/", "encoder/pooler/"
@@ -47,15 +49,17 @@ class Source:
 
 
 def open_source(workdir: str, *, scan: bool) -> Source:
-    """The newest whole checkpoint of a run, on this host, its layers stacked or not."""
+    """The best or the newest whole checkpoint of a run, on this host, its layers stacked or not."""
     config = read_workdir(workdir)[0]
     step = Checkpoints(workdir).latest()
     if step is None:
         raise ValueError(f"model.init={workdir} holds no whole checkpoint: let that run go on first")
+    step = History(workdir, config.train, step).best or step
     tree = (stack_layers if scan else unstack_layers)(Checkpoints(workdir).load_params(step))
     tokenizer = open_tokenizer(workdir)
     size = config.model.vocab if tokenizer is None else tokenizer.vocabulary.size
-    return Source(flat(jax.device_get(tree)), size, f"{workdir} at step {step}", tokenizer, config.model)
+    leaves = merged_leaves(flat(jax.device_get(tree)), config.tune)
+    return Source(leaves, size, f"{workdir} at step {step}", tokenizer, config.model)
 
 
 def open_tokenizer(folder: str) -> Any:
@@ -98,7 +102,7 @@ def inherit(
             taken[path] = old
         elif path.startswith(ENCODER) and not path.startswith(POOLER):
             odd.append(path)
-        else:
+        elif not path.startswith(f"{LOW_RANK}/"):
             fresh.append("pooler" if path.startswith(POOLER) else _head(path))
     if odd:
         here, there = (

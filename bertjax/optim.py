@@ -170,6 +170,8 @@ class OptimConfig:
     """The peak."""
     warmup_steps: int = 10_000
     """Steps in which the rate rises from zero to the peak in a straight line."""
+    warmup_share: float | None = None
+    """Share of all steps in which it rises, in place of warmup_steps; none counts steps."""
     weight_decay: float = 0.01
     """Of everything but biases and norms."""
     clip_norm: float | None = 1.0
@@ -181,7 +183,8 @@ class OptimConfig:
 
 def learning_rate(config: OptimConfig, steps: int) -> Callable[[Any], jax.Array]:
     """The rate as a function of the number of updates made."""
-    warmup, options, rest = config.warmup_steps, config.schedule, max(steps - config.warmup_steps, 1)
+    warmup = config.warmup_steps if config.warmup_share is None else round(config.warmup_share * steps)
+    options, rest = config.schedule, max(steps - warmup, 1)
 
     def share(step: Any) -> jax.Array:
         done = jnp.clip((step - warmup) / rest, 0.0, 1.0)

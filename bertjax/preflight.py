@@ -21,7 +21,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -29,7 +29,6 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bertjax import cluster
 from bertjax.checkpoint import Checkpoints
-from bertjax.data.examples import Examples
 from bertjax.exit_codes import WRONG_INPUT
 from bertjax.journal import is_finished, scaled, versions
 from bertjax.settings import differences
@@ -39,6 +38,17 @@ _CLOCKS = 30.0  # seconds by which two clocks may differ
 _SECONDS = 60.0  # for what takes a few
 _SHARED = 15.0  # for a file to be seen by another host
 _BYTES = 4 << 20  # of the all-reduce, on each device
+
+
+class Rows(Protocol):
+    """What a part of a run reads."""
+
+    digest: str
+
+    def __len__(self) -> int: ...
+
+    def rows(self, epochs: Any, indices: Any) -> Any:
+        """Some of them."""
 
 
 # ---------------------------------------------------------------------------------------------- the same program
@@ -106,7 +116,7 @@ class Readiness:
     error: str | None
 
 
-def check(mesh: Mesh, state: Tree, rows: Sequence[Examples], workdir: str) -> str:
+def check(mesh: Mesh, state: Tree, rows: Sequence[Rows], workdir: str) -> str:
     """Raises what stands in the way of the first step; otherwise a line that says what was found.
 
     `state` holds shapes: what a checkpoint will hold. `rows` are those of every part of the run.
@@ -202,7 +212,7 @@ def _sees(token: pathlib.Path, nonce: str | None) -> bool:
         time.sleep(0.05)
 
 
-def probe_corpus(examples: Examples) -> str | None:
+def probe_corpus(examples: Rows) -> str | None:
     """What keeps the first and the last row from being read."""
     try:
         examples.rows(np.zeros(2, np.int64), np.asarray([0, len(examples) - 1], np.int64))

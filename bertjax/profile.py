@@ -12,24 +12,23 @@ from typing import Any
 
 import jax
 
-from bertjax.config import Config, open_rows
-from bertjax.data.loader import Loader
-from bertjax.program import build, create_state
-from bertjax.train import make_train_step
+from bertjax.config import Config
+from bertjax.program import create_state
+from bertjax.train import make_train_step, open_run
 
 STEPS = 5
 
 
 def run(config: Config, workdir: str) -> list[tuple[str, float, int]]:
     """Records steps, prints the table, returns its rows: operation, milliseconds a step, calls a step."""
-    examples = open_rows(config, "train")
-    program = build(config, examples.vocabulary, segmented=examples.segmented)
-    loader = Loader(examples, config.train.batch_size, config.train.seed)
+    part = open_run(config)[0][0]
+    program, loader = part.program, part.loader
     folder = pathlib.Path(workdir) / "profile"
     with program.active():
         state, step = create_state(program), make_train_step(program)
         batches = [loader.place(i, program.mesh, config.mesh.rules) for i in range(STEPS)]
-        state, metrics = step(state, batches[0])  # compiles
+        for batch in batches:  # compiles
+            state, metrics = step(state, batch)
         jax.block_until_ready(metrics)
         with jax.profiler.trace(str(folder)):
             for batch in batches:

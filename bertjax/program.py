@@ -5,7 +5,7 @@ Nothing is computed to know it: parameters are shapes with named axes until `cre
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,10 +17,12 @@ from jax.sharding import Mesh
 from bertjax import sharding, tasks
 from bertjax.config import Config, TrainConfig, check
 from bertjax.data.corpus import Vocabulary
+from bertjax.data.labelled.buckets import abstract_labelled
 from bertjax.data.loader import abstract_batch
 from bertjax.inherit import inherit, open_source, place_parameters
 from bertjax.models.network import Network
 from bertjax.optim import make_optimizer
+from bertjax.tune import extend, forget, merged, restrict
 from bertjax.types import Batch, TrainState, Tree
 
 
@@ -33,13 +35,25 @@ class Program:
     vocabulary: Vocabulary
     network: Network
     optimizer: optax.GradientTransformation
-    batch: Batch  # shapes and shardings
+    batches: tuple[Batch, ...]  # shapes and shardings of every kind that a step may see, the longest first
     state: TrainState  # shapes and shardings
+
+    @property
+    def batch(self) -> Batch:
+        """Shapes and shardings of the longest batch."""
+        return self.batches[0]
 
     @property
     def parameters(self) -> int:
         """Their number."""
         return sharding.count(self.state.params)
+
+    def apply(self, params: Tree, batch: Batch, **options: Any) -> dict[str, Any]:
+        """The outputs of the network."""
+        outputs: dict[str, Any] = self.network.apply(
+            {"params": merged(params, self.config.tune)}, batch, **options
+        )
+        return outputs
 
     def active(self) -> contextlib.AbstractContextManager[None]:
         """Mesh and rules in force: everything is traced and run inside."""
@@ -47,10 +61,18 @@ class Program:
         return sharding.activate(self.mesh, mesh.rules, mesh.sequence_attention)
 
 
-def build(config: Config, vocabulary: Vocabulary, devices: Any = None, *, segmented: bool = False) -> Program:
+def build(
+    config: Config,
+    vocabulary: Vocabulary,
+    devices: Any = None,
+    *,
+    segmented: bool = False,
+    lengths: Mapping[str, Sequence[int]] | None = None,
+) -> Program:
     """Resolves a config against a vocabulary and a machine, without computing anything.
 
-    `segmented` tells of rows that say themselves where words start.
+    `segmented` tells of rows that say themselves where words start, `lengths` of those that the batches of each
+    labelled task have; without them they are all of data.length.
     """
     check(config)
     if vocabulary.size > config.model.vocab:
@@ -62,13 +84,11 @@ def build(config: Config, vocabulary: Vocabulary, devices: Any = None, *, segmen
     check_batch(config.train, mesh)
     network = tasks.make_network(config.tasks, config.model, config.heads)
     with sharding.activate(mesh, rules, config.mesh.sequence_attention):
-        rows, length, format = config.train.batch_size, config.data.length, config.data.format
-        batch = abstract_batch(
-            rows, length, mesh, rules, packed=format.packed, labelled=format.labelled, segmented=segmented
-        )
-        declared = declare(network, config, vocabulary, batch)
+        batches = _kinds(config, mesh, segmented, lengths or {})
+        declared = declare(network, config, vocabulary, batches[0])
         params = meta.unbox(declared)
         optimizer = make_optimizer(config.optim, config.train.steps, declared)
+        optimizer = restrict(optimizer, config.tune, params, config.model)
         opt_state = jax.eval_shape(optimizer.init, params)
         shardings = sharding.parameter_shardings(declared, mesh, rules)
         like = sharding.like_parameters(opt_state, params, shardings, mesh)
@@ -78,7 +98,29 @@ def build(config: Config, vocabulary: Vocabulary, devices: Any = None, *, segmen
         params=jax.tree.map(place, params, shardings),
         opt_state=jax.tree.map(place, opt_state, like),
     )
-    return Program(config, mesh, vocabulary, network, optimizer, batch, state)
+    return Program(config, mesh, vocabulary, network, optimizer, batches, state)
+
+
+def _kinds(
+    config: Config, mesh: Mesh, segmented: bool, lengths: Mapping[str, Sequence[int]]
+) -> tuple[Batch, ...]:
+    """Every kind of batch: one of a corpus; of labelled records one for each task and length."""
+    size, length, format, where = (
+        config.train.batch_size,
+        config.data.length,
+        config.data.format,
+        config.mesh.rules,
+    )
+    labelled = tasks.labelled(config.tasks)
+    if not labelled:
+        whole = {"packed": format.packed, "labelled": format.labelled, "segmented": segmented}
+        return (abstract_batch(size, length, mesh, where, **whole),)
+    kinds = [(each, task) for task in labelled for each in lengths.get(task.name, (length,))]
+    kinds.sort(key=lambda kind: -kind[0])
+    return tuple(
+        abstract_labelled(task.name, task.targets(), task.group, size, each, mesh, where)
+        for each, task in kinds
+    )
 
 
 def check_batch(train: TrainConfig, mesh: Mesh) -> None:
@@ -97,7 +139,7 @@ def check_batch(train: TrainConfig, mesh: Mesh) -> None:
 def _init(network: Network, config: Config, vocabulary: Vocabulary) -> Callable[..., Tree]:
     def init(key: jax.Array, batch: Batch) -> Tree:
         batch = tasks.corrupt(config.tasks, batch, vocabulary, seed=0, step=0)
-        return network.init(key, batch, train=False)["params"]
+        return extend(network.init(key, batch, train=False)["params"], config.tune, key)
 
     return init
 
@@ -132,4 +174,7 @@ def begin(program: Program) -> tuple[TrainState, str]:
     declared = declare(program.network, config, program.vocabulary, program.batch)
     source = open_source(config.model.init, scan=config.model.scan)
     taken, words = inherit(source, config, program.vocabulary, declared, state.params)
-    return dataclasses.replace(state, params=place_parameters(taken, state.params)), words
+    known = place_parameters(taken, state.params)
+    with program.active():
+        params = forget(state.params, known, config.tune, config.model)
+    return dataclasses.replace(state, params=params), words

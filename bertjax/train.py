@@ -4,6 +4,8 @@
     step      (state, batch) -> (state, metrics), one jitted function over the whole mesh
     loop      batches in, log lines, evaluations and checkpoints out
 
+Rows of a corpus and labelled records (`finetune.py`) go through the same loop; the latter in batches of several shapes.
+
 A run is a pure function of its config: the batch of a step follows from the step, the randomness in it from the seed
 and the step. So the step is all that a resumed run needs to know. Where the rows change on the way (`train.phases`),
 each part has a program of its own over the same state.
@@ -11,6 +13,7 @@ each part has a program of its own over the same state.
 
 import contextlib
 import dataclasses
+import functools
 import math
 import signal
 import time
@@ -26,13 +29,17 @@ from bertjax import metrics as metrics_lib
 from bertjax.attention import explain
 from bertjax.checkpoint import Checkpoints
 from bertjax.config import Config, check, claim, open_rows, stages
-from bertjax.data.loader import Loader
+from bertjax.data.labelled.buckets import LabelledLoader
+from bertjax.data.loader import Batches, Loader
 from bertjax.data.prefetch import Prefetch, prefetch
 from bertjax.exit_codes import REQUEUE as REQUEUE
+from bertjax.finetune import Sets, conclude, evaluate_sets, make_predict_step, open_sets
+from bertjax.history import History
 from bertjax.journal import Journal, is_finished
 from bertjax.layers.mask import AttentionMask
 from bertjax.optim import learning_rate
 from bertjax.program import Program, begin, build
+from bertjax.tune import trained_number
 from bertjax.types import Batch, Metrics, TrainState, Tree
 from bertjax.watchdog import Watchdog
 
@@ -50,14 +57,14 @@ class Interrupted(RuntimeError):
 
 def make_train_step(program: Program) -> Any:
     """The jitted update, (state, batch) -> (state, metrics); it takes the state's memory over."""
-    config, network = program.config, program.network
+    config = program.config
     parts = config.train.microbatches
     rate = learning_rate(config.optim, config.train.steps)
 
     def loss(
         params: Tree, batch: Batch, counts: Any, step: jax.Array, key: jax.Array
     ) -> tuple[jax.Array, Metrics]:
-        outputs = network.apply({"params": params}, batch, train=True, step=step, rngs={"dropout": key})
+        outputs = program.apply(params, batch, train=True, step=step, rngs={"dropout": key})
         return tasks.total_loss(config.tasks, outputs, batch, counts)
 
     def gradient(params: Tree, batch: Batch, step: jax.Array, key: jax.Array) -> tuple[Tree, Metrics]:
@@ -73,7 +80,7 @@ def make_train_step(program: Program) -> Any:
             more = differentiate(params, microbatch, counts, step, jax.random.fold_in(key, index))
             return jax.tree.map(jnp.add, total, more), None
 
-        microbatches = jax.tree.map(lambda x: _split(x, parts), batch)
+        microbatches = jax.tree.map(lambda x: _split(x, parts, config.train.batch_size), batch)
         shapes = jax.eval_shape(
             differentiate, params, jax.tree.map(lambda x: x[0], microbatches), counts, step, key
         )
@@ -100,9 +107,14 @@ def make_train_step(program: Program) -> Any:
     return jax.jit(step, donate_argnums=0, out_shardings=(shardings, sharding.replicated(program.mesh)))
 
 
-def _split(x: jax.Array, parts: int) -> jax.Array:
-    """[B ...] -> [parts B/parts ...], taking every parts-th row, so that rows stay on the device they are on."""
-    return x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
+def _split(x: jax.Array, parts: int, examples: int) -> jax.Array:
+    """[B ...] -> [parts B/parts ...], taking every parts-th example, so that they stay on the device they are on.
+
+    An example is a row, or several, one below the other.
+    """
+    each = x.shape[0] // examples
+    apart = x.reshape(examples // parts, parts, each, *x.shape[1:]).swapaxes(0, 1)
+    return apart.reshape(parts, examples // parts * each, *x.shape[1:])
 
 
 def _workload(config: Config, batch: Batch) -> Metrics:
@@ -124,7 +136,7 @@ def make_eval_step(program: Program) -> Callable[[Tree, Batch], Metrics]:
 
     def step(params: Tree, batch: Batch) -> Metrics:
         batch = tasks.corrupt(config.tasks, batch, program.vocabulary, seed=0, step=config.train.steps)
-        outputs = program.network.apply({"params": params}, batch, train=False)
+        outputs = program.apply(params, batch, train=False)
         return tasks.total_loss(config.tasks, outputs, batch, tasks.normalisers(config.tasks, batch))[1]
 
     return jax.jit(step, out_shardings=sharding.replicated(program.mesh))
@@ -153,8 +165,8 @@ class Part:
     first: int
     last: int
     program: Program
-    loader: Loader  # its batches are counted from the first step of the part
-    heldout: Loader
+    loader: Loader | LabelledLoader  # its batches are counted from the first step of the part
+    evaluate: Callable[[Tree], dict[str, float]]
     before: Mapping[str, float]  # tokens that earlier parts took from each source of a mixture
 
     def seen(self, step: int) -> dict[str, float]:
@@ -171,15 +183,19 @@ class Part:
 def train(config: Config, workdir: str, finish: Finish = lambda values: values) -> bool:
     """Runs or resumes; False if the run was finished before. `finish` turns the last evaluation into the result."""
     check(config)
-    parts = open_parts(config)
+    parts, sets = open_run(config)
+    if sets is not None:
+        config = sets.config  # with all that only the records tell
     ready = preflight.check(
         parts[0].program.mesh, parts[0].program.state, [part.loader.examples for part in parts], workdir
     )
     claim(workdir, config, parts[0].loader.examples.digest)
+    if sets is not None:
+        sets.keep_tokenizer(workdir)
     last, checkpoints = config.train.steps, Checkpoints(workdir, keep=config.train.keep)
     newest, faults = checkpoints.survey()
     first = newest or 0
-    if first == last and is_finished(workdir):
+    if is_finished(workdir) and (first == last or History(workdir, config.train, first).exhausted):
         return False
     left = [part for part in parts if part.last > first or part.last == last]
     with (
@@ -196,13 +212,30 @@ def train(config: Config, workdir: str, finish: Finish = lambda values: values) 
             else:
                 state, origin = begin(left[0].program)
                 journal.banner(f"start       {origin}")
+        history = History(workdir, config.train, first)
+        checkpoints.protected = history.best
         for part in left:
             with part.program.active():
-                state, values = run(part, state, journal, checkpoints, stop, watchdog)
+                state = run(part, state, journal, checkpoints, history, stop, watchdog)
         watchdog.enter("finishing")
         checkpoints.wait()
-        journal.finish(finish(left[-1].results(last, values)), step=last)
+        step, values = history.chosen
+        if sets is not None:
+            with left[-1].program.active():
+                params = state.params
+                if step != int(state.step):
+                    params = checkpoints.restore_params(step, left[-1].program.state.params)
+                conclude(left[-1].program, params, sets, workdir)
+        journal.finish(finish(values), step=step)
     return True
+
+
+def open_run(config: Config) -> tuple[list[Part], Sets | None]:
+    """The parts of a run; of one over labelled records these, too."""
+    if not tasks.labelled(config.tasks):
+        return open_parts(config), None
+    sets = open_sets(config)
+    return [open_labelled(sets)], sets
 
 
 def open_parts(config: Config) -> list[Part]:
@@ -219,8 +252,26 @@ def open_parts(config: Config) -> list[Part]:
         size, seed = stage.config.train.batch_size, config.train.seed
         loaders = Loader(rows, size, seed), Loader(heldout, size, seed=0, shuffle=False)
         before = parts[-1].seen(stage.first) if parts else {}
-        parts.append(Part(stage.first, stage.last, program, *loaders, before))
+        parts.append(
+            Part(stage.first, stage.last, program, loaders[0], evaluation(program, loaders[1]), before)
+        )
     return parts
+
+
+def evaluation(program: Program, heldout: Loader) -> Callable[[Tree], dict[str, float]]:
+    """The evaluation of parameters on held-out text."""
+    step = make_eval_step(program)
+    return lambda params: evaluate(program, step, params, heldout)
+
+
+def open_labelled(sets: Sets) -> Part:
+    """A run over labelled records."""
+    config = sets.config
+    program = build(config, sets.tokenizer.vocabulary, lengths=sets.lengths)
+    step = make_predict_step(program)
+    loader = sets.loader("train")
+    evaluate = functools.partial(evaluate_sets, program, step, sets)
+    return Part(0, config.train.steps, program, loader, evaluate, {})
 
 
 def run(
@@ -228,26 +279,28 @@ def run(
     state: TrainState,
     journal: Journal,
     checkpoints: Checkpoints,
+    history: History,
     stop: Callable[[int], bool],
     watchdog: Watchdog,
-) -> tuple[TrainState, dict[str, float]]:
-    """The steps of a part that are left, and its last evaluation."""
+) -> TrainState:
+    """The steps of a part that are left, to an evaluation at its end."""
     program, settings = part.program, part.program.config.train
     journal.banner(describe_part(part))
-    journal.status("compiling the train step")
-    began = time.perf_counter()
+    steps = range(int(state.step) - part.first, 0 if history.exhausted else part.last - part.first)
     with watchdog.pause("compiling"):
-        step = make_train_step(program).lower(state, program.batch).compile()
-    eval_step = make_eval_step(program)
-    journal.banner(f"compiled in {time.perf_counter() - began:.1f} s")
+        compiled = compile_steps(program, state, journal) if steps else {}
 
-    values: dict[str, float] = {}
+    def assess(done: int) -> None:
+        with watchdog.pause("evaluating"):
+            values = part.results(done, part.evaluate(state.params))
+        history.add(done, values)
+        journal.log(done, values)
+
     pending: list[Metrics] = []
-    steps = range(int(state.step) - part.first, part.last - part.first)
     with batches(program, part.loader, steps) as stream:
         journal.start_clock()
         for index, batch in stream:
-            state, metrics = step(state, batch)
+            state, metrics = compiled[kind(batch)](state, batch)
             done = part.first + index + 1
             watchdog.step(done, metrics["tokens"][0])
             # The device is busy with this step while the host reads what the steps before it gave.
@@ -263,24 +316,43 @@ def run(
                 log(program, journal, done, pending, stream.waited)  # nothing diverged is ever saved
                 pending = []
             if evaluating:
-                with journal.pause(), watchdog.pause("evaluating"):
-                    values = evaluate(program, eval_step, state.params, part.heldout)
-                    journal.log(done, part.results(done, values))
-            if saving:
+                with journal.pause():
+                    assess(done)
+            if saving or (evaluating and history.best == done) or history.exhausted:
                 with journal.pause(), watchdog.pause("writing a checkpoint"):
+                    checkpoints.wait()
+                    checkpoints.protected = history.best  # the one before goes when this one is on disk
                     checkpoints.save(state)
+            if history.exhausted:
+                journal.banner(f"ended       no better {settings.best} in {settings.patience} evaluations")
+                break
             if stopping and done < settings.steps:
                 checkpoints.wait()
                 raise Interrupted(
                     f"stopped at step {done} of {settings.steps}: the same command goes on from there"
                 )
-    if not values:  # it was stopped between its last step and its result
-        with watchdog.pause("evaluating"):
-            values = evaluate(program, eval_step, state.params, part.heldout)
-    return state, values
+    if not history.evaluations or history.evaluations[-1][0] != int(state.step):
+        # It was stopped between its last step and its result.
+        assess(int(state.step))
+    return state
 
 
-def batches(program: Program, loader: Loader, steps: range) -> Prefetch:
+def compile_steps(program: Program, state: TrainState, journal: Journal) -> dict[Any, Any]:
+    """The train step for every kind of batch."""
+    began, step = time.perf_counter(), make_train_step(program)
+    number = len(program.batches)
+    journal.status("compiling the train step" + (f" for {number} kinds of batches" if number > 1 else ""))
+    compiled = {kind(batch): step.lower(state, batch).compile() for batch in program.batches}
+    journal.banner(f"compiled in {time.perf_counter() - began:.1f} s")
+    return compiled
+
+
+def kind(batch: Batch) -> tuple[Any, ...]:
+    """What tells batches apart that a step is compiled for."""
+    return tuple(batch.targets), batch.tokens.shape
+
+
+def batches(program: Program, loader: Batches, steps: range) -> Prefetch:
     """Batches of a loader, made ahead."""
     data, where = program.config.data, (program.mesh, program.config.mesh.rules)
     return prefetch(loader, steps.start, steps.stop, *where, data.threads, data.ahead)
@@ -290,12 +362,16 @@ def describe_run(program: Program, workdir: str, first: int, faults: Sequence[st
     """What runs where, and what becomes of it; `faults` are of checkpoints passed over."""
     config, mesh = program.config, program.mesh
     axes = " x ".join(f"{axis}={size}" for axis, size in mesh.shape.items() if size > 1) or "one device"
+    trained = trained_number(program.state.params, config.tune, config.model)
+    moving = (
+        "" if config.tune.plain else f"; {trained:,} of them are trained, {trained / program.parameters:.2%}"
+    )
     return "\n".join(
         (
             f"devices     {mesh.size} of {jax.device_count()} x {mesh.devices.flat[0].device_kind}, mesh {axes}, "
             f"rules {config.mesh.rules}, {jax.process_count()} process(es)",
             f"model       {program.parameters:,} parameters, {config.model.layers} x {config.model.width}, "
-            f"{config.model.dtype}",
+            f"{config.model.dtype}{moving}",
             f"output      {workdir}: config.json, metrics.jsonl, checkpoints/, tensorboard/, result.json",
             *([f"start       resumes at step {first}"] if first else []),
             *(f"not used    checkpoint {fault}" for fault in faults),
@@ -306,7 +382,9 @@ def describe_run(program: Program, workdir: str, first: int, faults: Sequence[st
 def describe_part(part: Part) -> str:
     """On what the next steps are run, and on how much of it."""
     config, mesh, loader = part.program.config, part.program.mesh, part.loader
-    settings, length = config.train, config.data.length
+    settings, length = config.train, max(batch.tokens.shape[1] for batch in part.program.batches)
+    shapes = sorted({batch.tokens.shape for batch in part.program.batches})
+    sizes = " or ".join(f"{rows} x {width}" for rows, width in shapes)
     microbatches = f" in {settings.microbatches} microbatches" if settings.microbatches > 1 else ""
     share = settings.batch_size // settings.microbatches // (mesh.shape["data"] * mesh.shape["fsdp"])
     whole = part.last - part.first == settings.steps
@@ -320,8 +398,8 @@ def describe_part(part: Part) -> str:
     return "\n".join(
         (
             f"attention   {explain(config.model, mesh.devices.flat[0].platform, length=length)}",
-            f"batch       {settings.batch_size} rows x {length} = {settings.batch_size * length:,} slots"
-            f"{microbatches}, {share} rows a device at a time",
+            f"batch       {settings.batch_size} examples, rows x length {sizes}{microbatches}, "
+            f"{share} examples a device at a time",
             f"data        {len(loader.examples):,} rows an epoch, {loader.examples.efficiency:.1%} full; "
             f"{steps} are {epochs:.2f} epochs",
             *([f"mixture     {'; '.join(shares)}"] if sources else []),

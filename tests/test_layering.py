@@ -18,8 +18,8 @@ GROUND = {"types", "settings", "sharding"}
 MODEL = GROUND | {"layers", "attention", "models"}
 DATA = GROUND | {"data", "metrics", "scores", "journal"}
 HOSTS = {"exit_codes", "cluster", "watchdog"}
-RUN = MODEL | DATA | HOSTS | {"tasks", "optim", "checkpoint", "config", "preflight"}
-WHOLE = RUN | {"inherit", "program", "train", "convert", "bundle"}
+RUN = MODEL | DATA | HOSTS | {"tasks", "optim", "tune", "checkpoint", "config", "preflight"}
+WHOLE = RUN | {"inherit", "program", "finetune", "history", "train", "convert", "bundle"}
 TOP = {"evaluate", "predict", "plan", "profile", "report", "bench"}
 
 MAY_IMPORT: dict[str, set[str]] = {
@@ -35,19 +35,23 @@ MAY_IMPORT: dict[str, set[str]] = {
     "journal": GROUND,
     "tasks": MODEL | DATA,
     "optim": GROUND,
+    "tune": GROUND | {"layers"},
     "checkpoint": MODEL,
     "exit_codes": set(),
     "cluster": {"exit_codes"},
     "watchdog": {"exit_codes", "cluster"},
     "preflight": GROUND | DATA | HOSTS | {"checkpoint"},
-    "config": MODEL | DATA | HOSTS | {"tasks", "optim", "checkpoint"},
-    "inherit": RUN,
+    "config": MODEL | DATA | HOSTS | {"tasks", "optim", "tune", "checkpoint"},
+    "inherit": RUN | {"history"},
     "program": RUN | {"inherit"},
-    "train": RUN | {"program"},
+    "finetune": RUN | {"inherit", "program", "history"},
+    "history": {"config", "settings"},
+    "train": RUN | {"program", "finetune", "history"},
     "convert": RUN | {"inherit"},
-    "bundle": RUN | {"inherit", "convert"},
+    "bundle": RUN | {"inherit", "history", "convert"},
     **{unit: WHOLE | TOP for unit in TOP},
     "experiment": WHOLE | TOP,
+    "suite": WHOLE | TOP | {"experiment"},
     "tools": WHOLE | TOP,
     "__main__": GROUND | {"tools"},
     "__init__": {"bundle"},

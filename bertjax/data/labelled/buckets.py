@@ -102,7 +102,7 @@ class Buckets:
         return float(self.examples.offsets[-1] / max(slots, 1))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Extent:
     """What there is to learn from, as a banner tells it."""
 
@@ -112,6 +112,11 @@ class Extent:
 
     def __len__(self) -> int:
         return self.size
+
+    def rows(self, epochs: np.ndarray, indices: np.ndarray) -> Rows:
+        """None: what is on a disk has to be probed before a run, and these records are in memory."""
+        del epochs, indices
+        return {}
 
 
 class LabelledLoader:

@@ -1,0 +1,254 @@
+"""Runs over labelled records: from the config to records, examples and batches, and from parameters to scores.
+
+    open_sets      tokenizer, records, and the config with all that only those tell: classes, steps, warm-up
+    evaluate_sets  predictions of all held-out records, and what they are worth
+    conclude       the same, written down: predictions.jsonl, and those of the split `test`
+
+The tokenizer is that of `model.init`, of `data.corpus` where that is a folder, or the one for made-up records.
+"""
+
+import dataclasses
+import functools
+import json
+import math
+import os
+import pathlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from bertjax import metrics as metrics_lib
+from bertjax import settings, sharding, tasks
+from bertjax.checkpoint import Checkpoints
+from bertjax.config import Config, check, read_workdir
+from bertjax.data.labelled import made_up
+from bertjax.data.labelled.buckets import Buckets, LabelledLoader
+from bertjax.data.labelled.examples import LabelledExamples, shapes_for
+from bertjax.data.labelled.records import Records
+from bertjax.data.labelled.split import Split
+from bertjax.data.open import SYNTHETIC
+from bertjax.data.prefetch import prefetch
+from bertjax.data.subword import Tokenizer
+from bertjax.history import History
+from bertjax.inherit import open_tokenizer
+from bertjax.program import Program, build
+from bertjax.sharding import MeshConfig
+from bertjax.tasks.labelled import LabelledTask, Prediction
+from bertjax.types import Batch, Metrics, Tree
+
+PredictStep = Callable[[Tree, Batch], tuple[Metrics, Mapping[str, jax.Array]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sets:
+    """The records of a run, and the config that they complete."""
+
+    config: Config
+    tokenizer: Tokenizer
+    splits: Mapping[str, Mapping[str, Split]]  # by task, then by train, heldout, test
+    examples: Mapping[str, Mapping[str, LabelledExamples]]
+    lengths: Mapping[str, tuple[int, ...]]  # of the batches of each task
+
+    @property
+    def tasks(self) -> tuple[LabelledTask, ...]:
+        """What is learned."""
+        return tasks.labelled(self.config.tasks)
+
+    def buckets(self, task: str, which: str) -> Buckets:
+        """The batches of one task."""
+        config, shuffle = self.config, which == "train"
+        return Buckets(
+            self.examples[task][which],
+            config.train.batch_size,
+            self.lengths[task],
+            seed=config.train.seed,
+            window=config.data.window,
+            shuffle=shuffle,
+        )
+
+    def loader(self, which: str) -> LabelledLoader:
+        """The batches of all tasks."""
+        streams = {task.name: self.buckets(task.name, which) for task in self.tasks}
+        shares = {t.name: float(streams[t.name].steps) if t.share is None else t.share for t in self.tasks}
+        return LabelledLoader(streams, shares, self.config.train.steps, self.config.train.seed, self.digest)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Of the records that are learned and of the tokenizer."""
+        return settings.digest(
+            [self.tokenizer.digest, *(splits["train"].digest for splits in self.splits.values())]
+        )
+
+    def keep_tokenizer(self, workdir: str) -> None:
+        """Puts it into the workdir, where it was not copied from a folder."""
+        folder = pathlib.Path(workdir) / "tokenizer"
+        if jax.process_index() == 0 and not folder.is_dir():
+            self.tokenizer.save(str(folder))
+
+
+def open_sets(config: Config, which: Sequence[str] = ("train", "heldout", "test")) -> Sets:
+    """Reads and tokenises the records of all tasks; without `train` those of a config that was completed before."""
+    check(config)
+    tokenizer, length = find_tokenizer(config), config.data.length
+    resolved, splits, examples, lengths = [], {}, {}, {}
+    for task in tasks.labelled(config.tasks):
+        wanted = [name for name in which if name != "test" or task.records.test is not None]
+        mine = {name: task.read(name) for name in wanted}
+        if "train" in mine:
+            task = resolve(task, mine["train"], config.model.init)
+        made = {name: task.examples(split, tokenizer, length) for name, split in mine.items()}
+        longest = np.concatenate([some.lengths for some in made.values()])
+        lengths[task.name] = shapes_for(longest, config.data.shapes, length)
+        resolved.append(task)
+        splits[task.name], examples[task.name] = mine, made
+    config = dataclasses.replace(config, tasks=tuple(resolved))
+    if "train" in which:
+        config = _complete(config, examples)
+    return Sets(config, tokenizer, splits, examples, lengths)
+
+
+def resolve(asked: LabelledTask, train: Split, init: str | None) -> LabelledTask:
+    """The task completed by its records, its classes in the order that a head of this name in `model.init` has them."""
+    resolved = asked.resolve(train)
+    mine = getattr(resolved, "labels", ())
+    if init is None or not mine:
+        return resolved
+    config = read_workdir(init)[0]
+    heads: list[Any] = [*config.heads, *config.tasks]
+    labels = next((getattr(head, "labels", ()) for head in heads if head.name == resolved.name), ())
+    if len(labels) != len(mine) or labels == mine or all(re.fullmatch(r"LABEL_\d+", name) for name in labels):
+        return resolved  # a head of another size starts afresh
+    if set(labels) == set(mine) and not getattr(asked, "labels", ()):
+        return dataclasses.replace(asked, labels=labels).resolve(train)  # type: ignore[call-arg]
+    raise ValueError(
+        f"model.init={init} has a head {resolved.name!r} for {', '.join(labels)} and the data has {', '.join(mine)}: "
+        f"give the task another name for a fresh head, as {asked.at('called')}=mine, or those classes in that order"
+    )
+
+
+def find_tokenizer(config: Config) -> Tokenizer:
+    """The tokenizer of a run over labelled records."""
+    if config.model.init is None and config.data.corpus == SYNTHETIC:
+        return made_up.tokenizer()
+    folder = config.data.corpus if config.data.corpus != SYNTHETIC else str(config.model.init)
+    found: Tokenizer | None = open_tokenizer(folder)
+    if found is None:
+        raise ValueError(
+            f"{folder} holds no tokenizer: name the workdir of a run on real text, or a prepared corpus"
+        )
+    return found
+
+
+def _complete(config: Config, examples: Mapping[str, Mapping[str, LabelledExamples]]) -> Config:
+    """Epochs as steps."""
+    train = config.train
+    epoch = sum(-(-len(made["train"]) // train.batch_size) for made in examples.values())
+    if train.epochs is not None:
+        train = dataclasses.replace(train, steps=max(math.ceil(train.epochs * epoch), 1))
+    if train.evals_per_epoch is not None:
+        train = dataclasses.replace(train, eval_every=max(epoch // train.evals_per_epoch, 1))
+    return dataclasses.replace(config, train=train)
+
+
+# ---------------------------------------------------------------------------------------------- evaluation
+
+
+def make_predict_step(program: Program) -> PredictStep:
+    """The jitted metrics of a batch without dropout, and what its predictions are made of."""
+    config = program.config
+
+    def step(params: Tree, batch: Batch) -> tuple[Metrics, Mapping[str, Any]]:
+        outputs = program.apply(params, batch, train=False)
+        (task,) = (task for task in tasks.labelled(config.tasks) if task.serves(batch))
+        counts = tasks.normalisers(config.tasks, batch)
+        return tasks.total_loss(config.tasks, outputs, batch, counts)[1], task.outcomes(outputs, batch)
+
+    return jax.jit(step, out_shardings=sharding.replicated(program.mesh))
+
+
+def predict(
+    program: Program, step: PredictStep, params: Tree, task: LabelledTask, buckets: Buckets, split: Split
+) -> tuple[list[Prediction], Metrics]:
+    """The predictions of all records of a split, in their order, and the metrics of the batches."""
+    assert not buckets.shuffle
+    data, where = program.config.data, (program.mesh, program.config.mesh.rules)
+    loader = LabelledLoader({task.name: buckets}, {task.name: 1.0}, buckets.steps, seed=0, digest="")
+    found: dict[str, list[Any]] = {}
+    total: list[Metrics] = []
+    with prefetch(loader, 0, buckets.steps, *where, data.threads, data.ahead) as stream:
+        for number, batch in stream:
+            metrics, outcomes = jax.device_get(step(params, batch))
+            total.append(metrics)
+            chosen = buckets.indices(number)[1]
+            for name, values in outcomes.items():
+                rows = found.setdefault(name, [None] * len(buckets.examples))
+                for place, index in enumerate(chosen.tolist()):
+                    if index >= 0:
+                        rows[index] = np.asarray(values[place])
+    return task.predictions(buckets.examples, found, split), metrics_lib.add(total)
+
+
+def evaluate_sets(program: Program, step: PredictStep, sets: Sets, params: Tree) -> dict[str, float]:
+    """Losses and scores on the held-out records; `score` stands for all tasks."""
+    values: dict[str, float] = {}
+    stands = []
+    several = len(sets.tasks) > 1
+    for task in sets.tasks:
+        split, buckets = sets.splits[task.name]["heldout"], sets.buckets(task.name, "heldout")
+        predictions, metrics = predict(program, step, params, task, buckets, split)
+        scores = task.score(predictions, split)
+        loss = metrics_lib.means(metrics)[f"{task.name}_loss"]
+        prefix = f"{task.name}_" if several else ""
+        values.update({f"{prefix}{name}": value for name, value in {"loss": loss, **scores}.items()})
+        stands.append(task.stands(scores))
+    return {"score": float(np.mean(stands)), **values}
+
+
+def predict_records(workdir: str, records: Records, which: str) -> list[Prediction]:
+    """Predictions for other records than those of the run, by the parameters that count."""
+    config = read_workdir(workdir)[0]
+    (task,) = (dataclasses.replace(one, records=records) for one in tasks.labelled(config.tasks))
+    config = dataclasses.replace(
+        config, tasks=(task,), data=dataclasses.replace(config.data, corpus=workdir), mesh=MeshConfig()
+    )
+    sets = open_sets(config, (which,))
+    program = build(config, sets.tokenizer.vocabulary, lengths=sets.lengths)
+    checkpoints = Checkpoints(workdir)
+    newest = checkpoints.latest()
+    if newest is None:
+        raise ValueError(f"{workdir} holds no whole checkpoint to predict with: train there first")
+    step = History(workdir, config.train, newest).best or newest
+    with program.active():
+        params = checkpoints.restore_params(step, program.state.params)
+        split, buckets = sets.splits[task.name][which], sets.buckets(task.name, which)
+        return predict(program, make_predict_step(program), params, task, buckets, split)[0]
+
+
+def conclude(program: Program, params: Tree, sets: Sets, workdir: str) -> None:
+    """Writes the predictions for the held-out records, and for those of the split `test`, a line each."""
+    step = make_predict_step(program)
+    for task in sets.tasks:
+        for which, split in sets.splits[task.name].items():
+            if which == "train":
+                continue
+            predictions, _ = predict(program, step, params, task, sets.buckets(task.name, which), split)
+            parts = [
+                "predictions",
+                *([task.name] if len(sets.tasks) > 1 else []),
+                *(["test"] if which == "test" else []),
+            ]
+            if jax.process_index() == 0:
+                write_predictions(pathlib.Path(workdir) / f"{'_'.join(parts)}.jsonl", predictions)
+
+
+def write_predictions(path: pathlib.Path, predictions: Sequence[Prediction]) -> None:
+    """One object a line, in the order of the records; what begins with an underscore is for scores only."""
+    partial = path.with_suffix(".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        for number, prediction in enumerate(predictions, 1):
+            shown = {name: value for name, value in prediction.items() if not name.startswith("_")}
+            file.write(json.dumps({"record": number, **shown}, ensure_ascii=False) + "\n")
+    os.replace(partial, path)
