@@ -18,7 +18,7 @@ count in the window with the most context, which loses an answer that goes on be
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -86,9 +86,11 @@ class Answer(LabelledTask):
 
     # ------------------------------------------------------------------------------------------ records
 
-    def on_made_up_records(self) -> Self:
+    def on_made_up_records(self) -> "Answer":
         """With windows that fit those."""
-        return Answer(weight=self.weight, called=self.called, share=self.share, stride=4, question_tokens=8)
+        made = super().on_made_up_records()
+        assert isinstance(made, Answer)
+        return dataclasses.replace(made, stride=4, question_tokens=8)
 
     def spans(self, split: Split) -> list[tuple[int, int] | None]:
         """The characters of each record's first answer; None where there is none."""

@@ -15,7 +15,7 @@ A class that only the held-out records have is an error, and so are training rec
 import collections
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -85,9 +85,11 @@ class Classify(TextTask):
         """With several classes a text, other records."""
         return "several" if self.problem == "multi" else "classify"
 
-    def on_made_up_records(self) -> Self:
+    def on_made_up_records(self) -> "Classify":
         """With one class a text, or with several."""
-        return Classify(weight=self.weight, called=self.called, share=self.share, problem=self.problem)
+        made = super().on_made_up_records()
+        assert isinstance(made, Classify)
+        return dataclasses.replace(made, problem=self.problem)
 
     def resolve(self, train: Split) -> "Classify":
         """With the classes of the data, and their weights."""

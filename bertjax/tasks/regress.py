@@ -7,7 +7,7 @@ The score is the correlation over all held-out records, so scale and offset of y
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -38,9 +38,11 @@ class Regress(TextTask):
 
     kind: ClassVar[str] = "regress"
 
-    def on_made_up_records(self) -> Self:
+    def on_made_up_records(self) -> "Regress":
         """With the pairs that those have."""
-        return Regress(weight=self.weight, called=self.called, share=self.share, pair="pair")
+        made = super().on_made_up_records()
+        assert isinstance(made, Regress)
+        return dataclasses.replace(made, pair="pair")
 
     def resolve(self, train: Split) -> "Regress":
         """As it is, if there is anything to learn."""

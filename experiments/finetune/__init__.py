@@ -1,0 +1,1 @@
+"""Fine-tuning: suites of public tasks beside their published rows, and real text that comes with packages."""

