@@ -205,18 +205,19 @@ class Watchdog:
         for process, left in sorted(notes.read("left").items()):
             # A failed collective is the echo of something else, which shows within a moment.
             cluster.leave(left["code"], f"{left['text']} (said by process {process} on {left['host']})")
-        for process, beat in beats.items():
-            if self._seen.get(process, (None, 0.0))[0] != beat:
+        for process in range(1, notes.processes):  # one may be gone before its heart has beaten once
+            beat = beats.get(process)
+            if process not in self._seen or self._seen[process][0] != beat:
                 self._seen[process] = beat, now
         assert self._config is not None
         patience = self._config.silence / 2 if self._failing else self._config.silence
         silent = {
             process: now - came
             for process, (beat, came) in self._seen.items()
-            if not beat["done"] and now - came > patience and process != 0
+            if now - came > patience and not (beat and beat["done"])
         }
         if silent:
-            who = ", ".join(f"process {p} ({beats[p]['host']})" for p in sorted(silent))
+            who = ", ".join(named(process, beats) for process in sorted(silent))
             said = f"no heartbeat of {who} for {max(silent.values()):.0f} s: it was killed, or its machine is gone"
             cluster.leave(REQUEUE, f"error: {said}; at step {self._finished}")
         if stuck is None and not any(beat["stuck"] for beat in beats.values()):
@@ -243,6 +244,11 @@ class Watchdog:
                 faulthandler.dump_traceback(file)
 
 
+def named(process: int, beats: Mapping[int, Mapping[str, Any]]) -> str:
+    """A process, for people."""
+    return f"process {process} ({beats[process]['host']})" if process in beats else f"process {process}"
+
+
 def behind(beats: Mapping[int, Mapping[str, Any]]) -> str:
     """Which processes have begun the fewest steps."""
     begun = {process: beat["begun"] for process, beat in beats.items()}
@@ -250,6 +256,6 @@ def behind(beats: Mapping[int, Mapping[str, Any]]) -> str:
     if last == first:
         return f"all processes have begun step {first}: a device or the network hangs"
     late = [process for process in sorted(begun) if begun[process] == last]
-    who = ", ".join(f"process {process} ({beats[process]['host']})" for process in late)
+    who = ", ".join(named(process, beats) for process in late)
     verb, phase = "is" if len(late) == 1 else "are", beats[late[0]]["phase"]
     return f"{who} {verb} behind: at step {last} ({phase}), others at {first}"

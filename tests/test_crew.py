@@ -138,10 +138,10 @@ def test_a_defect_of_one_process_is_no_reason_to_start_again(
 def test_a_frozen_process_is_named(tmp_path: pathlib.Path, quick_compiles: dict[str, str]) -> None:
     with crew(tmp_path, quick_compiles, config=(*QUICK, "train.watchdog.seconds=60")) as processes:
         wait_for(lambda: (tmp_path / "metrics.jsonl").exists(), processes)
-        os.kill(processes[1].pid, signal.SIGSTOP)
+        os.kill(processes[1].pid, signal.SIGSTOP)  # maybe before its heart has beaten once
         found = ends(processes[:1])
     assert found[0].code == REQUEUE
-    assert "no heartbeat of process 1 (" in errors(found)[0]
+    assert "no heartbeat of process 1" in errors(found)[0]
 
 
 @pytest.mark.slow
@@ -189,4 +189,4 @@ def test_of_four_processes_one_is_killed(tmp_path: pathlib.Path, quick_compiles:
     assert [one.code for one in found] == [REQUEUE, REQUEUE, -signal.SIGKILL, REQUEUE], [
         one.err for one in found
     ]
-    assert "no heartbeat of process 2 (" in errors(found)[0]
+    assert "no heartbeat of process 2" in errors(found)[0]

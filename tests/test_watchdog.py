@@ -4,10 +4,12 @@ import pathlib
 import subprocess
 import sys
 import time
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
+from bertjax import watchdog as watchdog_lib
 from bertjax.exit_codes import REQUEUE
 from bertjax.watchdog import Watchdog, WatchdogConfig, behind
 
@@ -105,6 +107,67 @@ def test_the_end_of_a_run_is_not_held_up(tmp_path: pathlib.Path) -> None:
     with Watchdog(WatchdogConfig(), str(tmp_path)):
         pass
     assert time.monotonic() - began < 1.0
+
+
+class Board:
+    """The notes of a run in which processes 1 and 2 of three write what a test wants."""
+
+    process, processes = 0, 3
+
+    def __init__(self) -> None:
+        self.records: dict[str, dict[int, Any]] = {"beat": {}, "left": {}, "verdict": {}}
+
+    def write(self, kind: str, data: Any) -> None:
+        self.records[kind][0] = data
+
+    def read(self, kind: str) -> dict[int, Any]:
+        return dict(self.records[kind])
+
+
+@pytest.mark.parametrize(
+    "before", [None, {"beat": 1, "done": False, "host": "c", "stuck": False, "begun": 3}]
+)
+def test_a_silent_process_is_gone_even_if_it_was_never_heard(
+    before: dict[str, Any] | None, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[int, str]] = []
+
+    def leave(code: int, text: str) -> None:
+        told.append((code, text))
+
+    monkeypatch.setattr(watchdog_lib.cluster, "leave", leave)
+    board = Board()
+    if before:
+        board.records["beat"][2] = before
+    config = WatchdogConfig(silence=0.6)
+    with Watchdog(config, str(tmp_path), notes=cast(Any, board)):
+        deadline = time.monotonic() + 10
+        while not told and time.monotonic() < deadline:
+            board.records["beat"][1] = {
+                "beat": time.monotonic(),
+                "done": False,
+                "host": "b",
+                "stuck": False,
+                "begun": 3,
+            }
+            time.sleep(0.05)
+    assert told and told[0][0] == REQUEUE
+    name = "process 2 (c)" if before else "process 2"
+    assert told[0][1].startswith(f"error: no heartbeat of {name} for ")
+
+
+def test_a_process_that_is_done_is_not_missed(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr(watchdog_lib.cluster, "leave", lambda *said: told.append(said))
+    board = Board()
+    done = {"beat": 9, "done": True, "host": "b", "stuck": False, "begun": 3}
+    board.records["beat"] = {1: done, 2: done}
+    with Watchdog(WatchdogConfig(silence=0.3), str(tmp_path), notes=cast(Any, board)):
+        time.sleep(1.0)
+    assert told == []
+    assert board.records["beat"][0]["done"]
 
 
 def test_those_behind_have_begun_the_fewest_steps() -> None:
