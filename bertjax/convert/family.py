@@ -209,3 +209,31 @@ def answer_form(
         return Answer(dropout=_rate(theirs, dropout, default), **more)
 
     return Form(load, lambda head: {**write_fields(fields, head), **_named(dropout, head.dropout)})
+
+
+def summary_form(kind: str, projects: bool, nonlinear: str | None, dropout: float) -> Form:
+    """One score of what transformers calls the summary of a row; these are its settings where a file is silent."""
+    named = hidden_activation("summary_activation")
+
+    def load(theirs: Json) -> Choose:
+        way, through = theirs.get("summary_type", kind), theirs.get("summary_use_proj", projects)
+        name = theirs.get("summary_activation", nonlinear)
+        if way != "first" or bool(through) != bool(name):
+            raise ValueError(
+                f"config.json: summary_type={way!r} with summary_use_proj={through} and summary_activation={name!r} "
+                f"is not supported, only 'first', with a projection and its nonlinearity or without both"
+            )
+        return Choose(
+            pooling="first",
+            hidden=named.load(name) if through else None,
+            hidden_dropout=_rate(theirs, "summary_first_dropout", 0.0),
+            dropout=_rate(theirs, "summary_last_dropout", dropout),
+        )
+
+    def dump(head: Choose) -> dict[str, Any]:
+        found = {"summary_type": "first", "summary_use_proj": head.hidden is not None}
+        last = dropout if head.dropout is None else head.dropout
+        rates = {"summary_first_dropout": head.hidden_dropout or 0.0, "summary_last_dropout": last}
+        return {**found, **rates, "summary_activation": head.hidden and named.dump(head.hidden)}
+
+    return Form(load, dump)
