@@ -41,6 +41,14 @@ class Form:
 
 
 @dataclasses.dataclass(frozen=True)
+class Constant:
+    """A tensor of fixed numbers: its shape, and the numbers."""
+
+    shape: Callable[[EncoderConfig], tuple[int, ...]]
+    make: Callable[[EncoderConfig], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
 class Family:
     """A family of published models."""
 
@@ -66,7 +74,7 @@ class Family:
     """How its classes compute attention when they are compared with ours."""
     special: bool = False
     """Its config.json names the tokens that begin and end a text, as RoBERTa's does."""
-    constants: Mapping[str, Callable[[EncoderConfig], np.ndarray]] = dataclasses.field(default_factory=dict)
+    constants: Mapping[str, Constant] = dataclasses.field(default_factory=dict)
     """Tensors of its encoder that are the same in all models."""
     has_mask: bool = True
     """Its classes take a mask of the real tokens."""

@@ -21,6 +21,7 @@ from bertjax.convert.families.bert import (
 )
 from bertjax.convert.family import (
     Architecture,
+    Constant,
     Family,
     answer_form,
     classify_form,
@@ -98,5 +99,7 @@ ROFORMER = Family(
         "tag": tag_form(None),
         "answer": answer_form(),
     },
-    constants={"encoder.embed_positions.weight": sines},
+    constants={
+        "encoder.embed_positions.weight": Constant(lambda ours: (ours.max_length, ours.key_size), sines)
+    },
 )
