@@ -24,10 +24,15 @@ To add a family, say of model_type `newbert`:
         encoder are written as they are in its `Model` class; `base` is put before them where there is a head. Rows
         whose parameters a model has not are skipped, so one table serves all settings; a parameter without a row is
         an error. Transforms are pairs of functions in `table.py`; a new one must have an exact inverse.
+        `when` tells where a parameter of ours is one of several of theirs.
     -   `copies`: names under which tied weights are stored again. `ignored`: buffers. `renamed`: older names.
+        `constants`: tensors that are the same in all models.
     -   `architectures`: each class, its heads, whether it has a pooler. `forms`: how each head that is not of
-        pretraining is made (`classify_form(...)` with the settings of models/task_heads.py that all have).
+        pretraining is made (`classify_form(...)` with the settings of models/task_heads.py that all have, and the
+        `Field`s of those that its config.json names). `inputs`: what its classes must be given beside tokens and mask.
 3.  Add a line to the registry, and a config.json with unusual sizes to `tests/convert/models.py`. The tests then hold
     every class of it against PyTorch (`tests/parity/test_families.py`: hidden states, logits, the way back) and
     against itself (`tests/convert/test_roundtrip.py`). What the model lacks is added to its component, with a field.
+
+MobileBERT does not fit: its layers have bottlenecks around the attention and several feed-forward parts.
 """

@@ -41,6 +41,14 @@ class Form:
 
 
 @dataclasses.dataclass(frozen=True)
+class Constant:
+    """A tensor of fixed numbers: its shape, and the numbers."""
+
+    shape: Callable[[EncoderConfig], tuple[int, ...]]
+    make: Callable[[EncoderConfig], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
 class Family:
     """A family of published models."""
 
@@ -66,7 +74,7 @@ class Family:
     """How its classes compute attention when they are compared with ours."""
     special: bool = False
     """Its config.json names the tokens that begin and end a text, as RoBERTa's does."""
-    constants: Mapping[str, Callable[[EncoderConfig], np.ndarray]] = dataclasses.field(default_factory=dict)
+    constants: Mapping[str, Constant] = dataclasses.field(default_factory=dict)
     """Tensors of its encoder that are the same in all models."""
     has_mask: bool = True
     """Its classes take a mask of the real tokens."""
@@ -209,3 +217,31 @@ def answer_form(
         return Answer(dropout=_rate(theirs, dropout, default), **more)
 
     return Form(load, lambda head: {**write_fields(fields, head), **_named(dropout, head.dropout)})
+
+
+def summary_form(kind: str, projects: bool, nonlinear: str | None, dropout: float) -> Form:
+    """One score of what transformers calls the summary of a row; these are its settings where a file is silent."""
+    named = hidden_activation("summary_activation")
+
+    def load(theirs: Json) -> Choose:
+        way, through = theirs.get("summary_type", kind), theirs.get("summary_use_proj", projects)
+        name = theirs.get("summary_activation", nonlinear)
+        if way != "first" or bool(through) != bool(name):
+            raise ValueError(
+                f"config.json: summary_type={way!r} with summary_use_proj={through} and summary_activation={name!r} "
+                f"is not supported, only 'first', with a projection and its nonlinearity or without both"
+            )
+        return Choose(
+            pooling="first",
+            hidden=named.load(name) if through else None,
+            hidden_dropout=_rate(theirs, "summary_first_dropout", 0.0),
+            dropout=_rate(theirs, "summary_last_dropout", dropout),
+        )
+
+    def dump(head: Choose) -> dict[str, Any]:
+        found = {"summary_type": "first", "summary_use_proj": head.hidden is not None}
+        last = dropout if head.dropout is None else head.dropout
+        rates = {"summary_first_dropout": head.hidden_dropout or 0.0, "summary_last_dropout": last}
+        return {**found, **rates, "summary_activation": head.hidden and named.dump(head.hidden)}
+
+    return Form(load, dump)

@@ -194,10 +194,10 @@ def check_constants(
     source: Source, family: Family, named: Named, prefix: str, encoder: EncoderConfig
 ) -> None:
     """Refuses other numbers where the family has fixed ones."""
-    for name, make in family.constants.items():
+    for name, constant in family.constants.items():
         if prefix + name in named:
-            found, wanted = named.read(prefix + name), make(encoder)
-            if found.shape != wanted.shape or np.abs(found - wanted).max() > NEAR:
+            found = named.read(prefix + name)
+            if found.shape != constant.shape(encoder) or np.abs(found - constant.make(encoder)).max() > NEAR:
                 raise source.fail(
                     f"{prefix}{name} does not hold the numbers that all models of the family {family.name} have: "
                     f"fetch the weights again"

@@ -137,7 +137,7 @@ def _plan(model: Model, family: Family, heads: Sequence[str]) -> Plan:
     copies = {} if config.tied else copies_of(family.copies, matches)
     embed = kinds.get("embed")
     assert embed is None or isinstance(embed, Embed)
-    constants = {prefix + name: make(config) for name, make in family.constants.items()}
+    constants = {prefix + name: one.make(config) for name, one in family.constants.items()}
     return Plan(family, end, theirs, matches, written, copies, constants, embed, tuple(notes))
 
 

@@ -228,3 +228,24 @@ def test_two_heads_of_one_kind(tmp_path: pathlib.Path) -> None:
     with refused("several heads of one kind (sst2, cola)", "--heads"):
         write(model, tmp_path)
     assert write(model, tmp_path, heads=("cola",)).config["id2label"] == {"0": "c", "1": "d"}
+
+
+def test_fixed_numbers_are_compared(tmp_path: pathlib.Path) -> None:
+    """RoFormer's sines: in half precision they are the same, other numbers and other sizes are refused."""
+    name = "roformer.encoder.embed_positions.weight"
+
+    def write_sines(change: Any) -> str:
+        def edit(tensors: dict[str, np.ndarray]) -> None:
+            assert tensors[name].shape == (18, 8) and tensors[name][0, 4:].tolist() == [1.0] * 4
+            tensors[name] = change(tensors[name])
+
+        return write_published(
+            tmp_path / str(len(list(tmp_path.iterdir()))), "roformer", "ForMaskedLM", edit=edit
+        )
+
+    read_all(write_sines(lambda sines: sines.astype(ml_dtypes.bfloat16)))
+    for change in (lambda sines: sines[:, ::-1], lambda sines: sines[:-1]):
+        with pytest.raises(
+            ValueError, match="does not hold the numbers that all models of the family roformer"
+        ):
+            read_all(write_sines(change))

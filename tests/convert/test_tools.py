@@ -245,6 +245,10 @@ BROKEN: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         ("weights of the family", "and config.json says mpnet"),
     ),
     "an unknown family": ({"model_type": "berta"}, ("'berta' is not supported", "did you mean 'bert'")),
+    "a family that does not fit": (
+        {"model_type": "mobilebert"},
+        ("mobilebert does not fit this model", "bottlenecks"),
+    ),
     "no family": ({"model_type": None}, ("names no model_type", "bert, roberta")),
     "an unknown class": ({"architectures": ["BertForPretraining"]}, ("did you mean 'BertForPreTraining'",)),
     "no class, two fit": (
@@ -357,7 +361,7 @@ def test_nothing_is_left_of_what_differs(
     source = write_published(tmp_path / "theirs")
     ours = parity.our_outputs
 
-    def other(folder: str, family: Any, class_name: str, probe: parity.Probe) -> parity.Outputs:
+    def other(folder: str, family: Any, class_name: str, probe: parity.Probe, config: Any) -> parity.Outputs:
         found = ours(loaded[-1], probe)
         states = [*found.states[:-1], found.states[-1] + shift]
         heads = {"prediction_logits": found.heads["mlm"], "seq_relationship_logits": found.heads["nsp"]}

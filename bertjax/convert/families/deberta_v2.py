@@ -74,7 +74,8 @@ def load_positions(theirs: Json) -> Mapping[str, Any]:
         return {**found, "attention": Full(), "position": Learned() if absolute else NoPosition()}
     length, span = theirs.get("max_position_embeddings", LENGTH), theirs.get("max_relative_positions", -1)
     buckets, norms = theirs.get("position_buckets", -1), str(theirs.get("norm_rel_ebd", "none"))
-    for name, number in (("max_position_embeddings", length), ("max_relative_positions", span)):
+    whole = {"max_position_embeddings": length, "max_relative_positions": span, "position_buckets": buckets}
+    for name, number in whole.items():
         if not isinstance(number, int):
             raise ValueError(f"config.json: {name}={number!r} should be a whole number: the file is damaged")
     position = Relative(

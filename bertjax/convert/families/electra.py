@@ -8,13 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from bertjax.convert.families.bert import EMBEDDINGS, ENCODER_ONLY, LAYER, PLAIN_HEADS, SIZES
-from bertjax.convert.family import Architecture, Family, Form, answer_form, classify_form, tag_form
-from bertjax.convert.fields import ACTIVATIONS, Field, Fields, Json, check_kind
+from bertjax.convert.family import Architecture, Family, answer_form, classify_form, summary_form, tag_form
+from bertjax.convert.fields import Field, Fields, Json, check_kind
 from bertjax.convert.table import TOKENS, Copy, Row, linear, norm
 from bertjax.layers.config import EncoderConfig
-from bertjax.models.task_heads import Choose
-
-SUMMARY = {"summary_type": "first", "summary_use_proj": True}  # what a row of a choice is reduced to
 
 
 def load_width(theirs: Json) -> Mapping[str, Any]:
@@ -27,28 +24,6 @@ def load_width(theirs: Json) -> Mapping[str, Any]:
 def dump_width(ours: EncoderConfig) -> Mapping[str, Any]:
     """The same in their words."""
     return {"embedding_size": ours.table_width}
-
-
-def load_choose(theirs: Json) -> Choose:
-    """The head of a choice."""
-    for name, value in SUMMARY.items():
-        if theirs.get(name, value) != value:
-            raise ValueError(f"config.json: {name}={theirs[name]!r} is not supported, only {value!r}")
-    nonlinear = theirs.get("summary_activation", "gelu")
-    if nonlinear not in ACTIVATIONS:
-        raise ValueError(
-            f"config.json: summary_activation={nonlinear!r} is not one of {', '.join(ACTIVATIONS)}"
-        )
-    rate = float(theirs.get("summary_last_dropout", 0.1))
-    hidden: Any = ACTIVATIONS[nonlinear]
-    return Choose(pooling="first", hidden=hidden, hidden_dropout=0.0, dropout=rate)
-
-
-def dump_choose(head: Choose) -> dict[str, Any]:
-    """The same in their words."""
-    names = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}
-    activation = {"summary_activation": names.get(str(head.hidden), "gelu")}
-    return {**SUMMARY, **activation, "summary_last_dropout": 0.1 if head.dropout is None else head.dropout}
 
 
 ELECTRA = Family(
@@ -93,7 +68,7 @@ ELECTRA = Family(
     copies=(Copy("generator_lm_head.weight", "encoder/embedder/tokens"),),
     forms={
         "classify": classify_form("classifier_dropout", pooling="first", hidden="gelu"),
-        "choose": Form(load_choose, dump_choose),
+        "choose": summary_form("first", True, "gelu", 0.1),
         "tag": tag_form("classifier_dropout"),
         "answer": answer_form(),
     },

@@ -18,7 +18,7 @@ from bertjax.convert.family import (
     hidden_activation,
     tag_form,
 )
-from bertjax.convert.fields import UNGATED, Field, Fields, Json, Only, activation
+from bertjax.convert.fields import UNGATED, Field, Fields, Json, Only, activation, check_kind
 from bertjax.convert.table import (
     FROM_HEADS,
     HEAD_BIAS,
@@ -46,7 +46,9 @@ def load_layers(theirs: Json) -> Mapping[str, Any]:
         told = ", ".join(f"{name}={value}" for name, value in biases.items())
         raise ValueError(f"config.json: {told}: only all of them or none can have biases")
     layers, every = theirs.get("num_hidden_layers", 22), theirs.get("global_attn_every_n_layers", 3)
-    kinds = theirs.get("layer_types")
+    size, kinds = theirs.get("local_attention", 128), theirs.get("layer_types")
+    check_kind("global_attn_every_n_layers", every, 3)
+    check_kind("local_attention", size, 128)
     if kinds is not None:
         full = [index for index, kind in enumerate(kinds) if kind == GLOBAL]
         every = full[1] if len(full) > 1 else max(layers, 1)
@@ -58,13 +60,18 @@ def load_layers(theirs: Json) -> Mapping[str, Any]:
     return {
         "bias": biases["attention_bias"],
         "position": Rope(base=base),
-        "attention": LocalGlobal(every=every, size=theirs.get("local_attention", 128), local_base=local),
+        "attention": LocalGlobal(every=every, size=size, local_base=local),
     }
 
 
 def base_of(theirs: Json, kind: str, older: str, default: float) -> float | None:
     """The base of the rotation in layers of one kind; older files name it otherwise."""
-    newer = (theirs.get("rope_parameters") or {}).get(kind) or {}
+    both = theirs.get("rope_parameters") or {}
+    newer = both.get(kind) or {} if isinstance(both, Mapping) else None
+    if not isinstance(newer, Mapping):
+        raise ValueError(
+            f"config.json: rope_parameters={both!r} is no table of layer kinds: the file is damaged"
+        )
     if newer.get("rope_type", "default") != "default" or theirs.get("rope_scaling"):
         raise ValueError("config.json: rotations that are scaled are not supported, only rope_type='default'")
     if "rope_theta" in newer:

@@ -45,6 +45,8 @@ def load_attention(theirs: Json) -> Mapping[str, Any]:
     landmarks, rows = (theirs.get(key, LANDMARKS) for key in ("num_landmarks", "segment_means_seq_len"))
     check_kind("max_position_embeddings", length, LENGTH)
     check_kind("num_landmarks", landmarks, LANDMARKS)
+    if taps is not None:
+        check_kind("conv_kernel_size", taps, TAPS)
     if landmarks != rows and (rows != length or rows % landmarks):
         raise ValueError(
             f"config.json: segment_means_seq_len={rows} is not supported, only max_position_embeddings={length} if "

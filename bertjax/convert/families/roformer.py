@@ -21,26 +21,27 @@ from bertjax.convert.families.bert import (
 )
 from bertjax.convert.family import (
     Architecture,
+    Constant,
     Family,
-    Form,
     answer_form,
     classify_form,
     hidden_activation,
+    summary_form,
     tag_form,
 )
-from bertjax.convert.fields import Field, Fields, Json, Only
+from bertjax.convert.fields import Field, Fields, Json, Only, check_kind
 from bertjax.convert.table import linear
 from bertjax.layers.config import EncoderConfig
 from bertjax.layers.position import Rope
-from bertjax.models.task_heads import Choose
 
 ROTATION = Rope(pairs="neighbours")
-SUMMARY = hidden_activation("summary_activation")
 
 
 def load_width(theirs: Json) -> Mapping[str, Any]:
     """The width of the tables; none where no projection follows."""
     narrow, width = theirs.get("embedding_size"), theirs.get("hidden_size", 768)
+    if narrow is not None:
+        check_kind("embedding_size", narrow, 768)
     return {"embedding_width": None if narrow in (None, width) else narrow}
 
 
@@ -55,29 +56,6 @@ def sines(ours: EncoderConfig) -> np.ndarray:
     speed = ROTATION.base ** (-np.arange(0, size, 2) / size)
     angle = np.arange(ours.max_length)[:, None] * speed[None, :]
     return np.concatenate([np.sin(angle), np.cos(angle)], axis=1).astype(np.float32)
-
-
-def load_choose(theirs: Json) -> Choose:
-    """The head of a choice."""
-    kind, projects = theirs.get("summary_type", "last"), theirs.get("summary_use_proj", False)
-    nonlinear = theirs.get("summary_activation")
-    if kind != "first" or bool(projects) != bool(nonlinear):
-        raise ValueError(
-            f"config.json: summary_type={kind!r} with summary_use_proj={projects} and summary_activation={nonlinear!r} "
-            f"is not supported, only 'first', with a projection and its nonlinearity or without both"
-        )
-    rate = float(theirs.get("summary_last_dropout", 0.0))
-    hidden: Any = SUMMARY.load(nonlinear) if projects else None
-    first = float(theirs.get("summary_first_dropout", 0.0))
-    return Choose(pooling="first", hidden=hidden, hidden_dropout=first, dropout=rate)
-
-
-def dump_choose(head: Choose) -> dict[str, Any]:
-    """The same in their words."""
-    found = {"summary_type": "first", "summary_use_proj": head.hidden is not None}
-    rates = {"summary_first_dropout": head.hidden_dropout or 0.0, "summary_last_dropout": head.dropout or 0.0}
-    nonlinear = {} if head.hidden is None else {"summary_activation": SUMMARY.dump(head.hidden)}
-    return {**found, **rates, **nonlinear}
 
 
 ROFORMER = Family(
@@ -117,9 +95,11 @@ ROFORMER = Family(
     copies=MASKED_LM_COPIES,
     forms={
         "classify": classify_form(None, fields=(hidden_activation("hidden_act"),), pooling="first"),
-        "choose": Form(load_choose, dump_choose),
+        "choose": summary_form("last", False, None, 0.0),
         "tag": tag_form(None),
         "answer": answer_form(),
     },
-    constants={"encoder.embed_positions.weight": sines},
+    constants={
+        "encoder.embed_positions.weight": Constant(lambda ours: (ours.max_length, ours.key_size), sines)
+    },
 )
