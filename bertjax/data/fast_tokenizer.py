@@ -55,6 +55,12 @@ class FastTokenizer(Tokenizer):
             self.word_prefix = "" if kinds["ByteLevel"]["add_prefix_space"] else " "
         elif "Metaspace" in kinds:
             self.kind, self._sign, self._continues = model.lower(), kinds["Metaspace"]["replacement"], False
+        elif any(part.get("content") == "▁" for part in _parts(described.get("normalizer"))):
+            self.kind, self._sign, self._continues = (
+                model.lower(),
+                "▁",
+                False,
+            )  # spaces are marked, not split at
         else:
             legal = "WordPiece, ByteLevel or Metaspace"
             raise ValueError(
@@ -193,10 +199,10 @@ def _without(special: set[str], described: dict[str, Any]) -> Any:
 
 
 def _parts(node: Any) -> Iterable[dict[str, Any]]:
-    """A pre-tokenizer and those inside it."""
+    """A normaliser or pre-tokenizer and those inside it."""
     if isinstance(node, dict):
         yield node
-        for inner in node.get("pretokenizers", ()):
+        for inner in (*node.get("pretokenizers", ()), *node.get("normalizers", ())):
             yield from _parts(inner)
 
 
