@@ -245,12 +245,13 @@ def open_workdir(workdir: str) -> tuple[Model, int]:
 
 def open_tokenizer(path: str) -> Any:
     """The tokenizer in a folder; None where there is none."""
+    from bertjax.data.published import VOCABULARIES
     from bertjax.data.tokenizer_files import FILES
     from bertjax.data.tokenizer_files import load as load_tokenizer
 
     where = pathlib.Path(path)
-    if not where.is_dir() or not (
-        any((where / name).exists() for name in FILES) or list(where.glob("*.model"))
+    if not any((where / name).exists() for name in (*FILES, *VOCABULARIES)) and not list(
+        where.glob("*.model")
     ):
         return None
     return load_tokenizer(path)

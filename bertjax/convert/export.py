@@ -13,6 +13,7 @@ from bertjax.convert.model import Model, heads_of
 from bertjax.convert.parity import report
 from bertjax.convert.reading import read_model
 from bertjax.convert.source import encoder_folder, open_source
+from bertjax.convert.tokenizer import read_tokenizer, write_tokenizer
 from bertjax.convert.writing import (
     Plan,
     plan_writing,
@@ -21,6 +22,18 @@ from bertjax.convert.writing import (
     write_tensors,
 )
 from bertjax.data.files import check_new, new_folder
+from bertjax.data.subword import Tokenizer
+
+# Texts that a tokenizer is held against itself with: case, accents, scripts without spaces, emoji, spaces, long words.
+HARD = (
+    "A text, isn't it?",
+    "ÀÉÎ naïve \u0301",
+    "今日は 漢字ABC",
+    "🤗🏳️‍🌈",
+    "  two  spaces\t",
+    "a" * 120,
+    "[MASK] <mask>",
+)
 
 
 def export(
@@ -36,7 +49,9 @@ def export(
         write_config(plan, folder)
         write_tensors(plan, folder / "model.safetensors")
         if plan.model.tokenizer is not None:
-            plan.model.tokenizer.save(str(folder))
+            longest = config.model.max_length
+            write_tokenizer(plan.model.tokenizer, str(folder), family=plan.family.name, length=longest)
+            compare_tokenizers(plan.model.tokenizer, read_tokenizer(str(folder)), str(folder))
         if plan.embed is not None:
             write_sentence_modules(plan.embed, config.model.width, config.data.length, folder)
         card = model_card(plan, name=pathlib.Path(out).name, workdir=workdir, step=bundle.step)
@@ -47,6 +62,20 @@ def export(
         kinds = {n: k for n, (k, _) in heads_of(bundle.model).items() if not heads or n in heads}
         pad = plan.config.get("pad_token_id") or 0
         yield from report(bundle, str(folder), plan.family, plan.class_name, kinds, pad)
+
+
+def compare_tokenizers(tokenizer: Tokenizer, back: Tokenizer, folder: str) -> None:
+    """Holds the tokenizer that was written against the one there is."""
+    names = tokenizer.tokens(range(tokenizer.vocabulary.size))
+    pairs = [(text, None) for text in HARD] + [(HARD[0], HARD[-1])]
+    same = back.tokens(range(back.vocabulary.size)) == names
+    for first, second in pairs if same else ():
+        ours, theirs = tokenizer.encode_pair(first, second), back.encode_pair(first, second)
+        same = same and all(map(np.array_equal, ours, theirs))
+    if not same:
+        raise ValueError(
+            f"{folder}: the tokenizer ({tokenizer.kind}) does not come back as it is: it cannot be exported"
+        )
 
 
 @contextlib.contextmanager

@@ -68,6 +68,11 @@ def test_there_and_back(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[st
         assert one.config == two.config and one.shapes == two.shapes
         for path in one.shapes:
             np.testing.assert_array_equal(one.read(path), two.read(path), path)
+    described = json.loads((tmp_path / "back" / "tokenizer_config.json").read_text())
+    assert described["model_max_length"] == 18 and described["tokenizer_class"] == "BertTokenizer"
+    assert bertjax.load(str(tmp_path / "back")).tokenize(["ab c"]).tokens.tolist() == (
+        bertjax.load(source).tokenize(["ab c"]).tokens.tolist()
+    )
     card = (tmp_path / "back" / "README.md").read_text()
     for part in (
         "AutoModelForPreTraining",

@@ -79,3 +79,9 @@ def test_exported_again_it_is_the_same_file(
     again = bertjax.load(str(tmp_path / "back"))
     assert again.config.heads == bundle.config.heads and again.config.data.length == 256
     np.testing.assert_array_equal(embed(again, TEXTS), embed(bundle, TEXTS))
+    transformers = pytest.importorskip("transformers")
+    with quiet():
+        tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "back")
+    rows = bundle.tokenize(TEXTS + MORE[2:4])
+    for text, row, mask in zip(TEXTS + MORE[2:4], rows.tokens, rows.mask, strict=True):
+        assert tokenizer(text)["input_ids"] == row[mask].tolist()
