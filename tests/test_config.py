@@ -25,6 +25,7 @@ FREE = {
     "train.phases.0.microbatches",
     "train.log_every",
     "train.eval_every",
+    "train.evals_per_epoch",
     "train.eval_batches",
     "train.checkpoint_every",
     "train.keep",
