@@ -32,9 +32,9 @@ RANDOM = np.random.default_rng(0)
 
 def byte_level() -> FastTokenizer:
     """Byte-level BPE, whose tokens may begin with a space."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-    from bertjax.data.fast_tokenizer import add_special_tokens
+    from bertjax.data.fast_tokenizer import Special
 
     names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     fast = Tokenizer(models.BPE())
@@ -47,7 +47,7 @@ def byte_level() -> FastTokenizer:
         show_progress=False,
     )
     fast.train_from_iterator([" ".join(made_up.WORDS)] * 3, trainer)
-    add_special_tokens(fast, [AddedToken(name, special=True, normalized=False) for name in names], processors)
+    Special().add_to(fast)
     return FastTokenizer({"tokenizer.json": fast.to_str().encode()})
 
 
