@@ -28,7 +28,7 @@ def config() -> Config:
             block="pre",
             dropout=0.0,
             attention_dropout=0.0,
-            init="depth",
+            init_scheme="depth",
             dtype="bfloat16",
             scan=True,
             remat="block",
