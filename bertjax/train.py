@@ -412,7 +412,7 @@ def log(program: Program, journal: Journal, step: int, pending: list[Metrics], w
     if not pending:
         return
     config = program.config
-    values = tasks.summarise(config.tasks, metrics_lib.means(metrics_lib.add(pending)))
+    values = tasks.summarise(config.tasks, metrics_lib.means(metrics_lib.add(jax.device_get(pending))))
     watched = {name: values[name] for name in ("loss", "gradient_norm", "parameter_norm")}
     if not all(map(math.isfinite, watched.values())):
         raise Diverged(
