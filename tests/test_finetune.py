@@ -208,7 +208,7 @@ def test_the_best_checkpoint_is_kept_and_used(
 ) -> None:
     """A rate that destroys what was learned: the best evaluation is not the last."""
     settings = (
-        "optim.learning_rate=0.06",
+        "optim.learning_rate=0.3",
         "optim.schedule=constant",
         "train.best=heldout_loss",
         "train.keep=1",
