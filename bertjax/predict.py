@@ -27,6 +27,8 @@ def fill_mask(bundle: Bundle, texts: Sequence[str], *, top: int = 5) -> list[lis
         raise ValueError(
             f"this model has no masked-LM head: its tasks are {', '.join(t.name for t in bundle.config.tasks)}"
         )
+    if bundle.tokenizer is None:
+        raise ValueError("this model has no tokenizer: its corpus was made up")
     vocabulary = bundle.tokenizer.vocabulary
     rows = [_with_masks(bundle, text) for text in texts]
     probabilities = _mlm_probabilities(bundle, rows)

@@ -18,6 +18,7 @@ from bertjax.checkpoint import Checkpoints
 from bertjax.config import Config
 from bertjax.data import open as opening
 from bertjax.data.loader import Loader
+from bertjax.predict import fill_mask
 
 pytestmark = pytest.mark.usefixtures("quick_compiles", "small_corpus")
 
@@ -209,8 +210,10 @@ def test_another_run_is_refused_and_leaves_no_trace(whole: pathlib.Path) -> None
 
 
 def test_a_model_without_a_tokenizer_says_so(whole: pathlib.Path) -> None:
-    with pytest.raises(ValueError, match="tokenizer"):
-        load(str(whole))
+    bundle = load(str(whole))
+    for use in (lambda: bundle.tokenize(["a text"]), lambda: fill_mask(bundle, ["a [MASK]"])):
+        with pytest.raises(ValueError, match="this model has no tokenizer"):
+            use()
 
 
 @pytest.mark.parametrize("rate", ["1e30", "1e15"])
