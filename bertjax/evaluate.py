@@ -10,13 +10,14 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from bertjax import finetune, settings, tasks, train
+from bertjax import finetune, parts, settings, tasks
 from bertjax.checkpoint import Checkpoints
 from bertjax.config import CHOICES, Config, open_rows, read_workdir, stages, to_dict
 from bertjax.data.loader import Loader
 from bertjax.history import History
 from bertjax.program import build
 from bertjax.sharding import MeshConfig, make_mesh
+from bertjax.step import make_eval_step
 
 
 def run(workdir: str, mesh: MeshConfig, assignments: Sequence[str] = ()) -> dict[str, float]:
@@ -46,7 +47,7 @@ def run(workdir: str, mesh: MeshConfig, assignments: Sequence[str] = ()) -> dict
     loader = Loader(heldout, config.train.batch_size, seed=0, shuffle=False)
     with program.active():
         params = checkpoints.restore_params(step, program.state.params)
-        values = train.evaluate(program, train.make_eval_step(program), params, loader)
+        values = parts.evaluate(program, make_eval_step(program), params, loader)
     print(json.dumps({"step": step, **{f"heldout_{name}": value for name, value in values.items()}}))
     return values
 

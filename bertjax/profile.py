@@ -13,8 +13,9 @@ from typing import Any
 import jax
 
 from bertjax.config import Config
+from bertjax.parts import open_run
 from bertjax.program import create_state
-from bertjax.train import make_train_step, open_run
+from bertjax.step import make_train_step
 
 STEPS = 5
 

@@ -1,10 +1,8 @@
-"""Training: a step, a loop.
+"""Training: the loop over the parts of a run: batches in, log lines, evaluations and checkpoints out.
 
-    program   everything that is fixed: network, optimizer, where arrays live (in a file of its own)
-    step      (state, batch) -> (state, metrics), one jitted function over the whole mesh
-    loop      batches in, log lines, evaluations and checkpoints out
-
-Rows of a corpus and labelled records (`finetune.py`) go through the same loop; the latter in batches of several shapes.
+    program   everything that is fixed: network, optimizer, where arrays live       (program.py)
+    step      (state, batch) -> (state, metrics), jitted over the whole mesh        (step.py)
+    part      a program, its batches and its evaluation                             (parts.py)
 
 A run is a pure function of its config: the batch of a step follows from the step, the randomness in it from the seed
 and the step. So the step is all that a resumed run needs to know. Where the rows change on the way (`train.phases`),
@@ -12,35 +10,28 @@ each part has a program of its own over the same state.
 """
 
 import contextlib
-import dataclasses
-import functools
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import optax
 
-from bertjax import cluster, preflight, sharding, tasks
+from bertjax import cluster, preflight, tasks
 from bertjax import metrics as metrics_lib
 from bertjax.attention import explain
 from bertjax.checkpoint import Checkpoints
-from bertjax.config import Config, check, claim, open_rows, stages
-from bertjax.data.labelled.buckets import LabelledLoader
-from bertjax.data.loader import Batches, Loader
-from bertjax.data.prefetch import Prefetch, prefetch
+from bertjax.config import Config, check, claim
 from bertjax.exit_codes import REQUEUE as REQUEUE
-from bertjax.finetune import Sets, conclude, evaluate_sets, make_predict_step, open_sets
+from bertjax.finetune import conclude
 from bertjax.history import History
 from bertjax.journal import Journal, is_finished
-from bertjax.layers.mask import AttentionMask
-from bertjax.optim import learning_rate
-from bertjax.program import Program, begin, build
+from bertjax.parts import Part, batches, open_run
+from bertjax.program import Program, begin
+from bertjax.step import make_train_step
 from bertjax.tune import trained_number
-from bertjax.types import Batch, Metrics, TrainState, Tree
+from bertjax.types import Batch, Metrics, TrainState
 from bertjax.watchdog import Watchdog
 
 
@@ -52,132 +43,7 @@ class Interrupted(RuntimeError):
     """The run was told to stop, and has written a checkpoint."""
 
 
-# ---------------------------------------------------------------------------------------------- step
-
-
-def make_train_step(program: Program) -> Any:
-    """The jitted update, (state, batch) -> (state, metrics); it takes the state's memory over."""
-    config = program.config
-    parts = config.train.microbatches
-    rate = learning_rate(config.optim, config.train.steps)
-
-    def loss(
-        params: Tree, batch: Batch, counts: Any, step: jax.Array, key: jax.Array
-    ) -> tuple[jax.Array, Metrics]:
-        outputs = program.apply(params, batch, train=True, step=step, rngs={"dropout": key})
-        return tasks.total_loss(config.tasks, outputs, batch, counts)
-
-    def gradient(params: Tree, batch: Batch, step: jax.Array, key: jax.Array) -> tuple[Tree, Metrics]:
-        counts = tasks.normalisers(config.tasks, batch)
-        differentiate = jax.grad(loss, has_aux=True)
-        if parts == 1:
-            return differentiate(params, batch, counts, step, key)
-
-        def add(
-            total: tuple[Tree, Metrics], part: tuple[Batch, jax.Array]
-        ) -> tuple[tuple[Tree, Metrics], None]:
-            microbatch, index = part
-            more = differentiate(params, microbatch, counts, step, jax.random.fold_in(key, index))
-            return jax.tree.map(jnp.add, total, more), None
-
-        microbatches = jax.tree.map(lambda x: _split(x, parts, config.train.batch_size), batch)
-        shapes = jax.eval_shape(
-            differentiate, params, jax.tree.map(lambda x: x[0], microbatches), counts, step, key
-        )
-        zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        return jax.lax.scan(add, zero, (microbatches, jnp.arange(parts)))[0]
-
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        batch = tasks.corrupt(config.tasks, batch, program.vocabulary, config.train.seed, state.step)
-        key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
-        grads, metrics = gradient(state.params, batch, state.step, key)
-        updates, opt_state = program.optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        one = jnp.ones(())
-        metrics = {
-            **metrics,
-            **_workload(config, batch),
-            "gradient_norm": (optax.tree.norm(grads), one),
-            "parameter_norm": (optax.tree.norm(params), one),
-            "learning_rate": (rate(state.step), one),
-        }
-        return TrainState(step=state.step + 1, params=params, opt_state=opt_state), metrics
-
-    shardings = jax.tree.map(lambda x: x.sharding, program.state)
-    return jax.jit(step, donate_argnums=0, out_shardings=(shardings, sharding.replicated(program.mesh)))
-
-
-def _split(x: jax.Array, parts: int, examples: int) -> jax.Array:
-    """[B ...] -> [parts B/parts ...], taking every parts-th example, so that they stay on the device they are on.
-
-    An example is a row, or several, one below the other.
-    """
-    each = x.shape[0] // examples
-    apart = x.reshape(examples // parts, parts, each, *x.shape[1:]).swapaxes(0, 1)
-    return apart.reshape(parts, examples // parts * each, *x.shape[1:])
-
-
-def _workload(config: Config, batch: Batch) -> Metrics:
-    """Real tokens of a step, tokens that each of them may attend to, and the share that is predicted."""
-    mask = AttentionMask(batch.mask, batch.segments, causal=config.model.direction != "both")
-    start, end = mask.intervals(*reversed(batch.tokens.shape))
-    number = batch.mask.sum().astype(jnp.float32)
-    predicted = sum(task.normaliser(batch) for task in config.tasks if task.predicts_tokens)
-    return {
-        "tokens": (number, jnp.ones(())),
-        "attended": (jnp.where(batch.mask, end - start, 0).sum().astype(jnp.float32), number),
-        "predicted": (jnp.asarray(predicted, jnp.float32), number),
-    }
-
-
-def make_eval_step(program: Program) -> Callable[[Tree, Batch], Metrics]:
-    """The jitted metrics of a batch, without dropout; what is hidden depends on the example alone."""
-    config = program.config
-
-    def step(params: Tree, batch: Batch) -> Metrics:
-        batch = tasks.corrupt(config.tasks, batch, program.vocabulary, seed=0, step=config.train.steps)
-        outputs = program.apply(params, batch, train=False)
-        return tasks.total_loss(config.tasks, outputs, batch, tasks.normalisers(config.tasks, batch))[1]
-
-    return jax.jit(step, out_shardings=sharding.replicated(program.mesh))
-
-
-def evaluate(
-    program: Program, step: Callable[[Tree, Batch], Metrics], params: Tree, loader: Loader
-) -> dict[str, float]:
-    """Means over held-out text, the same rows and the same hidden words every time."""
-    config = program.config
-    with batches(program, loader, range(min(loader.steps, config.train.eval_batches))) as stream:
-        total = metrics_lib.add(step(params, batch) for _, batch in stream)
-    return tasks.summarise(config.tasks, metrics_lib.means(total))
-
-
-# ---------------------------------------------------------------------------------------------- loop
-
-
 Finish = Callable[[dict[str, float]], dict[str, float]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """Consecutive steps with rows of one shape: all of a run, or one of its phases."""
-
-    first: int
-    last: int
-    program: Program
-    loader: Loader | LabelledLoader  # its batches are counted from the first step of the part
-    evaluate: Callable[[Tree], dict[str, float]]
-    before: Mapping[str, float]  # tokens that earlier parts took from each source of a mixture
-
-    def seen(self, step: int) -> dict[str, float]:
-        """Tokens that the run has taken from each source of a mixture up to a step of this part."""
-        own = self.loader.seen(step - self.first)
-        return {name: self.before.get(name, 0.0) + source["tokens"] for name, source in own.items()}
-
-    def results(self, step: int, values: Mapping[str, float]) -> dict[str, float]:
-        """What an evaluation has found, and how much of each source had been read by then."""
-        heldout = {f"heldout_{name}": value for name, value in values.items()}
-        return heldout | {f"tokens_seen/{name}": tokens for name, tokens in self.seen(step).items()}
 
 
 def train(config: Config, workdir: str, finish: Finish = lambda values: values) -> bool:
@@ -228,50 +94,6 @@ def train(config: Config, workdir: str, finish: Finish = lambda values: values) 
                 conclude(left[-1].program, params, sets, workdir)
         journal.finish(finish(values), step=step)
     return True
-
-
-def open_run(config: Config) -> tuple[list[Part], Sets | None]:
-    """The parts of a run; of one over labelled records these, too."""
-    if not tasks.labelled(config.tasks):
-        return open_parts(config), None
-    sets = open_sets(config)
-    return [open_labelled(sets)], sets
-
-
-def open_parts(config: Config) -> list[Part]:
-    """All of them before the first begins, so that what cannot be run is told at once."""
-    parts: list[Part] = []
-    for stage in stages(config):
-        try:
-            rows, heldout = open_rows(stage.config, "train"), open_rows(stage.config, "heldout")
-            program = build(stage.config, rows.vocabulary, segmented=rows.segmented)
-        except ValueError as error:
-            if not config.train.phases:
-                raise
-            raise ValueError(f"train.phases, steps {stage.first} to {stage.last}: {error}") from error
-        size, seed = stage.config.train.batch_size, config.train.seed
-        loaders = Loader(rows, size, seed), Loader(heldout, size, seed=0, shuffle=False)
-        before = parts[-1].seen(stage.first) if parts else {}
-        parts.append(
-            Part(stage.first, stage.last, program, loaders[0], evaluation(program, loaders[1]), before)
-        )
-    return parts
-
-
-def evaluation(program: Program, heldout: Loader) -> Callable[[Tree], dict[str, float]]:
-    """The evaluation of parameters on held-out text."""
-    step = make_eval_step(program)
-    return lambda params: evaluate(program, step, params, heldout)
-
-
-def open_labelled(sets: Sets) -> Part:
-    """A run over labelled records."""
-    config = sets.config
-    program = build(config, sets.tokenizer.vocabulary, lengths=sets.lengths)
-    step = make_predict_step(program)
-    loader = sets.loader("train")
-    evaluate = functools.partial(evaluate_sets, program, step, sets)
-    return Part(0, config.train.steps, program, loader, evaluate, {})
 
 
 def run(
@@ -350,12 +172,6 @@ def compile_steps(program: Program, state: TrainState, journal: Journal) -> dict
 def kind(batch: Batch) -> tuple[Any, ...]:
     """What tells batches apart that a step is compiled for."""
     return tuple(batch.targets), batch.tokens.shape
-
-
-def batches(program: Program, loader: Batches, steps: range) -> Prefetch:
-    """Batches of a loader, made ahead."""
-    data, where = program.config.data, (program.mesh, program.config.mesh.rules)
-    return prefetch(loader, steps.start, steps.stop, *where, data.threads, data.ahead)
 
 
 def describe_run(program: Program, workdir: str, first: int, faults: Sequence[str]) -> str:

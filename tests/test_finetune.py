@@ -11,6 +11,7 @@ import pytest
 from runs import assert_equal, assert_near, kill, records, terminate
 
 from bertjax import bundle, evaluate, train
+from bertjax import step as step_lib
 from bertjax.checkpoint import Checkpoints
 from bertjax.config import (
     CHOICES,
@@ -192,12 +193,15 @@ def test_a_mesh_and_microbatches_learn_the_same(tmp_path: pathlib.Path) -> None:
 
 def test_microbatches_keep_the_rows_of_an_example_together() -> None:
     x = np.arange(24)
-    parts = np.asarray(train._split(jax.numpy.asarray(x), 2, 8))
+    parts = np.asarray(step_lib._split(jax.numpy.asarray(x), 2, 8))
     assert parts.tolist() == [
         [0, 1, 2, 6, 7, 8, 12, 13, 14, 18, 19, 20],
         [3, 4, 5, 9, 10, 11, 15, 16, 17, 21, 22, 23],
     ]
-    assert np.asarray(train._split(jax.numpy.asarray(x[:8]), 2, 8)).tolist() == [[0, 2, 4, 6], [1, 3, 5, 7]]
+    assert np.asarray(step_lib._split(jax.numpy.asarray(x[:8]), 2, 8)).tolist() == [
+        [0, 2, 4, 6],
+        [1, 3, 5, 7],
+    ]
 
 
 # ---------------------------------------------------------------------------------------------- the best one
@@ -367,7 +371,7 @@ def test_only_what_a_batch_is_of_moves() -> None:
         name, _ = loader.which(0)
         batch = loader.place(0, program.mesh, config.mesh.rules)
         assert set(batch.targets) == {name}
-        after, metrics = train.make_train_step(program)(state, batch)
+        after, metrics = step_lib.make_train_step(program)(state, batch)
     other = "regress" if name == "classify" else "classify"
     same = {key: jax.tree.all(jax.tree.map(np.array_equal, before[key], after.params[key])) for key in before}
     kernel = {

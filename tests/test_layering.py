@@ -19,7 +19,7 @@ MODEL = GROUND | {"layers", "attention", "models"}
 DATA = GROUND | {"data", "metrics", "scores", "journal"}
 HOSTS = {"exit_codes", "cluster", "watchdog"}
 RUN = MODEL | DATA | HOSTS | {"tasks", "optim", "tune", "checkpoint", "config", "preflight"}
-WHOLE = RUN | {"inherit", "program", "finetune", "history", "train", "convert", "bundle"}
+WHOLE = RUN | {"inherit", "program", "finetune", "history", "step", "parts", "train", "convert", "bundle"}
 TOP = {"evaluate", "predict", "plan", "profile", "report", "bench"}
 
 MAY_IMPORT: dict[str, set[str]] = {
@@ -46,7 +46,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "program": RUN | {"inherit"},
     "finetune": RUN | {"inherit", "program", "history"},
     "history": {"config", "settings"},
-    "train": RUN | {"program", "finetune", "history"},
+    "step": RUN | {"program"},
+    "parts": RUN | {"program", "finetune", "history", "step"},
+    "train": RUN | {"program", "finetune", "history", "step", "parts"},
     "convert": RUN | {"inherit"},
     "bundle": RUN | {"inherit", "history", "convert"},
     **{unit: WHOLE | TOP for unit in TOP},

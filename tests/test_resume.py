@@ -15,7 +15,7 @@ from runs import Killed, assert_equal, assert_near, ending, final_state, kill, r
 from bertjax import train
 from bertjax.bundle import load
 from bertjax.checkpoint import Checkpoints
-from bertjax.config import Config
+from bertjax.config import Config, open_rows
 from bertjax.data import open as opening
 from bertjax.data.loader import Loader
 from bertjax.predict import fill_mask
@@ -51,7 +51,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, small_corpus: None, quick_co
     """The run that nothing disturbs."""
     folder = tmp_path_factory.mktemp("whole")
     config = run(folder)
-    rows = train.open_rows(config, "train")
+    rows = open_rows(config, "train")
     assert 2 <= LAST * 16 / len(rows) <= 6, "the run should take several epochs"
     return folder
 

@@ -10,9 +10,12 @@ import pytest
 from jax.sharding import PartitionSpec as P
 from runs import assert_near, put, start, tiny
 
-from bertjax import tasks, train
+from bertjax import parts, tasks
+from bertjax.config import open_rows
+from bertjax.data.loader import Loader
 from bertjax.models.stacking import stack_layers
 from bertjax.program import Program, build, create_state
+from bertjax.step import make_eval_step, make_train_step
 from bertjax.types import Batch, Metrics, TrainState, Tree
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -41,7 +44,7 @@ def compiled(*settings: str) -> tuple[Program, Any]:
     """The train step, compiled for its mesh."""
     program, _ = start(tiny(*BARE, *settings))
     with program.active():
-        return program, train.make_train_step(program).lower(program.state, program.batch).compile()
+        return program, make_train_step(program).lower(program.state, program.batch).compile()
 
 
 @functools.cache
@@ -167,7 +170,7 @@ def test_the_state_is_created_where_it_will_live(monkeypatch: pytest.MonkeyPatch
         return call
 
     with monkeypatch.context() as patch:
-        patch.setattr(train.jax, "jit", spy)
+        patch.setattr(jax, "jit", spy)
         state = create_state(program)
     for (path, leaf), like in zip(leaves(state), jax.tree.leaves(program.state), strict=True):
         name = jax.tree_util.keystr(path)
@@ -293,12 +296,10 @@ def test_an_evaluation_does_not_depend_on_how_the_rows_are_split() -> None:
     ):
         config = tiny(*BARE, *settings)
         program = build(config, start(config)[0].vocabulary)
-        heldout = train.Loader(
-            train.open_rows(config, "heldout"), config.train.batch_size, seed=0, shuffle=False
-        )
+        heldout = Loader(open_rows(config, "heldout"), config.train.batch_size, seed=0, shuffle=False)
         with program.active():
             params = put(program, first_state()).params
-            found.append(train.evaluate(program, train.make_eval_step(program), params, heldout))
+            found.append(parts.evaluate(program, make_eval_step(program), params, heldout))
     assert (
         found[0].keys() == found[1].keys() == {"loss", "mlm_loss", "mlm_accuracy", "nsp_loss", "nsp_accuracy"}
     )

@@ -29,7 +29,7 @@ from bertjax.data.corpus import Vocabulary
 from bertjax.data.loader import abstract_batch
 from bertjax.plan.topology import libtpu_environment
 from bertjax.program import Program
-from bertjax.train import make_train_step
+from bertjax.step import make_train_step
 from bertjax.types import Tree
 
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}

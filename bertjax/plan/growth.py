@@ -16,7 +16,7 @@ from bertjax.plan.compile import compile_step
 from bertjax.plan.hlo import parse
 from bertjax.program import build
 from bertjax.sharding import MeshConfig
-from bertjax.train import make_train_step
+from bertjax.step import make_train_step
 
 
 @dataclasses.dataclass(frozen=True)

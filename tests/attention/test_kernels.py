@@ -23,8 +23,8 @@ from bertjax.data.packing import BestFit
 from bertjax.layers.config import EncoderConfig, Full
 from bertjax.layers.mask import AttentionMask
 from bertjax.program import build
+from bertjax.step import make_train_step
 from bertjax.tasks.mlm import Mlm
-from bertjax.train import make_train_step
 from tests.attention.battery import FAST, Case, close, draw_parameters, refusal, small_batch
 
 TPU = Request(platform="tpu", dtype="bfloat16", length=512, head_size=64)

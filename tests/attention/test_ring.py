@@ -21,8 +21,8 @@ from bertjax.models.encoder import Encoder
 from bertjax.plan.collectives import collectives
 from bertjax.plan.compile import compile_step
 from bertjax.plan.hlo import parse
+from bertjax.program import build
 from bertjax.sharding import MeshConfig
-from bertjax.train import build
 from bertjax.types import Batch, Tree
 
 RULES = "fsdp_tensor_sequence"
