@@ -32,6 +32,17 @@ class Architecture:
     pooler: bool = False
 
 
+# What most families have: the encoder alone, and with each of the usual heads; none has a pooler.
+USUAL_CLASSES = {
+    "ForMaskedLM": Architecture(("mlm",)),
+    "ForSequenceClassification": Architecture(("classify",)),
+    "ForMultipleChoice": Architecture(("choose",)),
+    "ForTokenClassification": Architecture(("tag",)),
+    "ForQuestionAnswering": Architecture(("answer",)),
+    "Model": Architecture(),
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class Form:
     """A head in their config.json: from it, and into it."""

@@ -15,7 +15,7 @@ from bertjax.attention.disentangled import Disentangled
 from bertjax.convert.families.bert import MASKED_LM, MASKED_LM_COPIES, OUTPUTS, PLAIN_HEADS
 from bertjax.convert.family import (
     OLD_NAMES,
-    Architecture,
+    USUAL_CLASSES,
     Family,
     answer_form,
     choose_form,
@@ -148,14 +148,7 @@ DEBERTA_V2 = Family(
         load=load_positions,
         dump=dump_positions,
     ),
-    architectures={
-        "ForMaskedLM": Architecture(("mlm",)),
-        "ForSequenceClassification": Architecture(("classify",)),
-        "ForMultipleChoice": Architecture(("choose",)),
-        "ForTokenClassification": Architecture(("tag",)),
-        "ForQuestionAnswering": Architecture(("answer",)),
-        "Model": Architecture(),
-    },
+    architectures=USUAL_CLASSES,
     rows=(
         Row("encoder/embedder/tokens", "embeddings.word_embeddings.weight", TOKENS),
         Row("encoder/embedder/types", "embeddings.token_type_embeddings.weight"),

@@ -1,6 +1,13 @@
 """DistilBERT (1910.01108): BERT without token types and without a pooler, half as deep, under names of its own."""
 
-from bertjax.convert.family import Architecture, Family, answer_form, choose_form, classify_form, tag_form
+from bertjax.convert.family import (
+    USUAL_CLASSES,
+    Family,
+    answer_form,
+    choose_form,
+    classify_form,
+    tag_form,
+)
 from bertjax.convert.fields import Field, Fields, activation
 from bertjax.convert.table import TOKENS, Copy, Row, attention, linear, norm
 
@@ -24,14 +31,7 @@ DISTILBERT = Family(
         ),
         fixed={"types": None, "norm_epsilon": 1e-12},
     ),
-    architectures={
-        "ForMaskedLM": Architecture(("mlm",)),
-        "ForSequenceClassification": Architecture(("classify",)),
-        "ForMultipleChoice": Architecture(("choose",)),
-        "ForTokenClassification": Architecture(("tag",)),
-        "ForQuestionAnswering": Architecture(("answer",)),
-        "Model": Architecture(),
-    },
+    architectures=USUAL_CLASSES,
     rows=(
         Row("encoder/embedder/tokens", "embeddings.word_embeddings.weight", TOKENS),
         Row("encoder/position/embedding", "embeddings.position_embeddings.weight"),

@@ -8,7 +8,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from bertjax.convert.families.bert import EMBEDDINGS, ENCODER_ONLY, LAYER, PLAIN_HEADS, SIZES
-from bertjax.convert.family import Architecture, Family, answer_form, classify_form, summary_form, tag_form
+from bertjax.convert.family import (
+    USUAL_CLASSES,
+    Architecture,
+    Family,
+    answer_form,
+    classify_form,
+    summary_form,
+    tag_form,
+)
 from bertjax.convert.fields import Field, Fields, Json, check_kind
 from bertjax.convert.table import TOKENS, Copy, Row, linear, norm
 from bertjax.layers.config import EncoderConfig
@@ -43,12 +51,7 @@ ELECTRA = Family(
     ),
     architectures={
         "ForPreTraining": Architecture(("rtd",)),
-        "ForMaskedLM": Architecture(("mlm",)),
-        "ForSequenceClassification": Architecture(("classify",)),
-        "ForMultipleChoice": Architecture(("choose",)),
-        "ForTokenClassification": Architecture(("tag",)),
-        "ForQuestionAnswering": Architecture(("answer",)),
-        "Model": Architecture(),
+        **USUAL_CLASSES,
     },
     rows=(
         *EMBEDDINGS,

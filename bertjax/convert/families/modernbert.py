@@ -10,7 +10,7 @@ from typing import Any
 
 from bertjax.attention.local_global import LocalGlobal
 from bertjax.convert.family import (
-    Architecture,
+    USUAL_CLASSES,
     Family,
     answer_form,
     choose_form,
@@ -179,14 +179,7 @@ MODERNBERT = Family(
         load=load_layers,
         dump=dump_layers,
     ),
-    architectures={
-        "ForMaskedLM": Architecture(("mlm",)),
-        "ForSequenceClassification": Architecture(("classify",)),
-        "ForMultipleChoice": Architecture(("choose",)),
-        "ForTokenClassification": Architecture(("tag",)),
-        "ForQuestionAnswering": Architecture(("answer",)),
-        "Model": Architecture(),
-    },
+    architectures=USUAL_CLASSES,
     rows=(
         Row("encoder/embedder/tokens", "embeddings.tok_embeddings.weight", TOKENS),
         *norm("encoder/embedder/norm", "embeddings.norm"),

@@ -21,7 +21,7 @@ from bertjax.convert.families.bert import (
     SIZES,
 )
 from bertjax.convert.family import (
-    Architecture,
+    USUAL_CLASSES,
     Family,
     answer_form,
     choose_form,
@@ -93,14 +93,7 @@ NYSTROMFORMER = Family(
         load=load_attention,
         dump=dump_attention,
     ),
-    architectures={
-        "ForMaskedLM": Architecture(("mlm",)),
-        "ForSequenceClassification": Architecture(("classify",)),
-        "ForMultipleChoice": Architecture(("choose",)),
-        "ForTokenClassification": Architecture(("tag",)),
-        "ForQuestionAnswering": Architecture(("answer",)),
-        "Model": Architecture(),
-    },
+    architectures=USUAL_CLASSES,
     rows=(
         *EMBEDDINGS,
         *LAYER,

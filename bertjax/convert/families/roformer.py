@@ -20,7 +20,7 @@ from bertjax.convert.families.bert import (
     SIZES,
 )
 from bertjax.convert.family import (
-    Architecture,
+    USUAL_CLASSES,
     Constant,
     Family,
     answer_form,
@@ -74,14 +74,7 @@ ROFORMER = Family(
         load=load_width,
         dump=dump_width,
     ),
-    architectures={
-        "ForMaskedLM": Architecture(("mlm",)),
-        "ForSequenceClassification": Architecture(("classify",)),
-        "ForMultipleChoice": Architecture(("choose",)),
-        "ForTokenClassification": Architecture(("tag",)),
-        "ForQuestionAnswering": Architecture(("answer",)),
-        "Model": Architecture(),
-    },
+    architectures=USUAL_CLASSES,
     rows=(
         *EMBEDDINGS,
         *linear("encoder/embedder/projection", "embeddings_project"),
