@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 
 import pytest
+from cases import slow_but
 from runs import ending, terminate, tiny
 
 import experiments
@@ -310,7 +311,11 @@ def source_of(name: str) -> str:
 SINGLE = [name for name in ALL if name not in TABLES and "experiment.main(config()" in source_of(name)]
 
 
-@pytest.mark.parametrize("name", SINGLE)
+# One of each way to run; the others differ in settings, which every change reads but few changes break.
+QUICK = ("quickstart", "pretrain.bert_base", "pretrain.electra_small", "finetune.tweets")
+
+
+@pytest.mark.parametrize("name", slow_but(SINGLE, [f"experiments.{name}" for name in QUICK]))
 def test_every_experiment_runs_small(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, call: Call
 ) -> None:

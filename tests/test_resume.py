@@ -133,7 +133,7 @@ def test_a_run_that_was_killed_before_its_result_writes_it(
 @pytest.mark.parametrize(
     "elsewhere",
     [
-        ("mesh.data=8", "train.microbatches=2"),
+        pytest.param(("mesh.data=8", "train.microbatches=2"), marks=pytest.mark.slow),
         ("mesh.data=2", "mesh.fsdp=2", "mesh.tensor=2", "mesh.rules=fsdp_tensor", "model.scan=True"),
     ],
     ids=["data 8, microbatches", "data 2, fsdp 2, tensor 2, scan"],

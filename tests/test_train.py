@@ -92,7 +92,7 @@ def assert_same_step(found: tuple[Metrics, Tree], wanted: tuple[Metrics, Tree]) 
 # ---------------------------------------------------------------------------------------------- meshes
 
 
-@pytest.mark.parametrize("scan", [False, True], ids=["loop", "scan"])
+@pytest.mark.parametrize("scan", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["loop", "scan"])
 @pytest.mark.parametrize("mesh", MESHES)
 def test_every_mesh_gives_the_loss_and_the_gradient_of_one_device(mesh: str, scan: bool) -> None:
     metrics, gradient = one_step()
@@ -216,10 +216,15 @@ def test_the_loss_is_the_mean_over_all_predicted_tokens_and_rows() -> None:
 @pytest.mark.parametrize(
     "settings",
     [
-        ("train.microbatches=2",),
-        ("train.microbatches=4",),
         ("train.microbatches=2", "mesh.data=8"),
-        ("train.microbatches=2", "mesh.fsdp=2", "mesh.rules=fsdp"),
+        *(
+            pytest.param(settings, marks=pytest.mark.slow)
+            for settings in (
+                ("train.microbatches=2",),
+                ("train.microbatches=4",),
+                ("train.microbatches=2", "mesh.fsdp=2", "mesh.rules=fsdp"),
+            )
+        ),
     ],
     ids=", ".join,
 )

@@ -35,6 +35,7 @@ from bertjax.tasks.restore import Restore
 from bertjax.tasks.rtd import Rtd
 from bertjax.tasks.sbo import Sbo
 from bertjax.tasks.sop import Sop
+from tests.cases import slow_but
 from tests.tasks.learning import ONE_DEVICE, learn, run_config
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -120,7 +121,7 @@ def entropy(labels: np.ndarray) -> float:
     return float(-(shares * np.log(shares)).sum())
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", slow_but(OBJECTIVES, ("mlm packed", "nsp", "rtd", "clm left to right")))
 def test_its_loss_falls_far_below_what_can_be_had_without_reading(name: str, corpus: str) -> None:
     chosen, format, model = OBJECTIVES[name]
     model = {"position": Rope(), "init_std": 0.1, "block": "pre", **model}

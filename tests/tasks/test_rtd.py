@@ -255,7 +255,10 @@ def test_the_losses_fall(chosen, falls):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"microbatches": 4}, {"mesh": MeshConfig(1, 2, 2, 2, rules="fsdp_tensor_sequence")}],
+    [
+        pytest.param({"microbatches": 4}, marks=pytest.mark.slow),
+        {"mesh": MeshConfig(1, 2, 2, 2, rules="fsdp_tensor_sequence")},
+    ],
     ids=["microbatches", "mesh"],
 )
 def test_parts_and_devices_change_nothing(settings):
