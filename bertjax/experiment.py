@@ -33,7 +33,7 @@ MODES = {
     "train": "run, or resume the run that --workdir holds (default)",
     "evaluate": "held-out metrics of the newest checkpoint in --workdir",
     "plan": "compile the real step and print what it needs, here or on --topology; runs nothing",
-    "profile": "record a few steps and list where their time goes",
+    "profile": "record a few steps and tell where their time goes, by block and operation",
     "show": "print the resolved config",
 }
 SMOKE_ROWS = 64  # which any mesh divides that has up to so many devices

@@ -33,7 +33,8 @@ def make_train_step(program: Program) -> Any:
         params: Tree, batch: Batch, counts: Any, step: jax.Array, key: jax.Array
     ) -> tuple[jax.Array, Metrics]:
         outputs = program.apply(params, batch, train=True, step=step, rngs={"dropout": key})
-        return tasks.total_loss(config.tasks, outputs, batch, counts)
+        with jax.named_scope("loss"):
+            return tasks.total_loss(config.tasks, outputs, batch, counts)
 
     def gradient(params: Tree, batch: Batch, step: jax.Array, key: jax.Array) -> tuple[Tree, Metrics]:
         counts = tasks.normalisers(config.tasks, batch)
@@ -56,11 +57,14 @@ def make_train_step(program: Program) -> Any:
         return jax.lax.scan(add, zero, (microbatches, jnp.arange(parts)))[0]
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        batch = tasks.corrupt(config.tasks, batch, program.vocabulary, config.train.seed, state.step)
+        # The names of scopes are what a profile tells operations apart by.
+        with jax.named_scope("corrupt"):
+            batch = tasks.corrupt(config.tasks, batch, program.vocabulary, config.train.seed, state.step)
         key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
         grads, metrics = gradient(state.params, batch, state.step, key)
-        updates, opt_state = program.optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        with jax.named_scope("optimizer"):
+            updates, opt_state = program.optimizer.update(grads, state.opt_state, state.params)
+            params = optax.apply_updates(state.params, updates)
         one = jnp.ones(())
         metrics = {
             **metrics,

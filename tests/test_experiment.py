@@ -118,13 +118,6 @@ def test_plan_compiles_and_runs_nothing(call: Call, tmp_path: pathlib.Path) -> N
     assert not (tmp_path / "checkpoints").exists()
 
 
-def test_profile_lists_operations(call: Call, tmp_path: pathlib.Path) -> None:
-    code, out, _ = call(f"--workdir={tmp_path}", "--mode=profile")
-    assert code == 0
-    rows = [line for line in out.splitlines() if "dot" in line or "fusion" in line]
-    assert rows, out
-
-
 WRONG = {
     "unknown setting": (["--set", "model.layer=2"], "unknown setting 'model.layer': did you mean 'layers'?"),
     "wrong type": (["--set", "model.layers=two"], "model.layers='two' is not of type int"),
