@@ -207,24 +207,72 @@ def evaluate_sets(program: Program, step: PredictStep, sets: Sets, params: Tree)
     return {"score": float(np.mean(stands)), **values}
 
 
-def predict_records(workdir: str, records: Records, which: str) -> list[Prediction]:
-    """Predictions for other records than those of the run, by the parameters that count."""
+@dataclasses.dataclass(frozen=True)
+class Predicted:
+    """What a run says of some records."""
+
+    task: LabelledTask
+    split: Split
+    predictions: list[Prediction]
+
+    def scores(self) -> dict[str, float]:
+        """What that is worth; an error where the records have no labels."""
+        return self.task.score(self.predictions, self.split)
+
+
+def predict_records(
+    workdir: str,
+    sets: Mapping[str, Records],
+    which: str = "test",
+    task: str | None = None,
+    columns: Mapping[str, Any] | None = None,
+) -> dict[str, Predicted]:
+    """Predictions for other sets of records than those of the run, by the parameters that count.
+
+    `which` is their split, `task` the name of one of several tasks of the run; `columns` are those of its options that
+    name columns, where these records have others.
+    """
     config = read_workdir(workdir)[0]
-    (task,) = (dataclasses.replace(one, records=records) for one in tasks.labelled(config.tasks))
+    chosen = _task_of(workdir, config, task)
     config = dataclasses.replace(
-        config, tasks=(task,), data=dataclasses.replace(config.data, corpus=workdir), mesh=MeshConfig()
+        config, data=dataclasses.replace(config.data, corpus=workdir), mesh=MeshConfig()
     )
-    sets = open_sets(config, (which,))
-    program = build(config, sets.tokenizer.vocabulary, lengths=sets.lengths)
+    tokenizer, length = find_tokenizer(config), config.data.length
+    tasks_of = {
+        name: dataclasses.replace(chosen, records=records, **columns or {}) for name, records in sets.items()
+    }
+    splits = {name: one.read(which) for name, one in tasks_of.items()}
+    examples = {name: one.examples(splits[name], tokenizer, length) for name, one in tasks_of.items()}
+    every = np.concatenate([some.lengths for some in examples.values()])
+    lengths = shapes_for(every, config.data.shapes, length)
+    program = build(config, tokenizer.vocabulary, lengths={chosen.name: lengths})
     checkpoints = Checkpoints(workdir)
     newest = checkpoints.latest()
     if newest is None:
         raise ValueError(f"{workdir} holds no whole checkpoint to predict with: train there first")
-    step = History(workdir, config.train, newest).best or newest
+    number = History(workdir, config.train, newest).best or newest
+    found = {}
     with program.active():
-        params = checkpoints.restore_params(step, program.state.params)
-        split, buckets = sets.splits[task.name][which], sets.buckets(task.name, which)
-        return predict(program, make_predict_step(program), params, task, buckets, split)[0]
+        params, step = checkpoints.restore_params(number, program.state.params), make_predict_step(program)
+        for name, one in tasks_of.items():
+            buckets = Buckets(examples[name], config.train.batch_size, lengths, shuffle=False)
+            predictions, _ = predict(program, step, params, one, buckets, splits[name])
+            found[name] = Predicted(one, splits[name], predictions)
+    return found
+
+
+def _task_of(workdir: str, config: Config, name: str | None) -> LabelledTask:
+    """The labelled task of that name, or the only one, of a run."""
+    known = {task.name: task for task in tasks.labelled(config.tasks)}
+    if not known:
+        has = ", ".join(task.name for task in config.tasks) or "no task"
+        raise ValueError(f"{workdir} has learned {has} and nothing from labelled records: fine-tune it first")
+    if name is None and len(known) == 1:
+        return next(iter(known.values()))
+    if name not in known:
+        what = "several tasks" if name is None else f"no task {name!r}"
+        raise ValueError(f"{workdir} has {what}: {settings.suggest(name or '', list(known))}")
+    return known[name]
 
 
 def conclude(program: Program, params: Tree, sets: Sets, workdir: str) -> None:

@@ -7,7 +7,8 @@ exported. Run again, what is finished is skipped and what is not resumes. A task
 the table, and the others go on.
 
 The table has, for every task, the published numbers, best, mean and standard deviation over the seeds, the time of a
-run, and the cost of all of them in accelerator hours (seconds times devices).
+run, and the cost of all of them in accelerator hours (seconds times devices). A suite may add lines for what the runs
+of a task are worth on other records, as those of AX.
 """
 
 import dataclasses
@@ -16,7 +17,7 @@ import pathlib
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from absl import flags, logging
 
@@ -39,9 +40,17 @@ class Entry:
     """What the metric is multiplied by, so that it compares."""
 
 
-Finish = Callable[
-    [str, Entry, Sequence[pathlib.Path]], None
-]  # a task, and the folders of its runs, the best first
+class Extra(NamedTuple):
+    """A line of the table besides that of a task: what its runs are worth on other records."""
+
+    name: str
+    metric: str
+    published: Mapping[str, float]
+    found: Sequence[float]  # of every run, as the table shows it
+
+
+# A task, and the folders of its runs, the best first; more lines for the table.
+Finish = Callable[[str, Entry, Sequence[pathlib.Path]], Sequence[Extra]]
 
 
 def main(
@@ -93,7 +102,8 @@ def _run(
             folders = [_one(configs[name], root / name / str(seed), seed) for seed in range(values.seeds)]
             lines.append(line(name, entry, folders))
             if finish is not None and not values.smoke:
-                finish(name, entry, best_first(entry, folders))
+                more = finish(name, entry, best_first(entry, folders))
+                lines += [[*numbers(one.name, one.metric, one.published, one.found), "", ""] for one in more]
         except ValueError as error:
             failed += 1
             lines.append([name, f"failed: {error}"])
@@ -134,21 +144,34 @@ def best_first(entry: Entry, folders: Sequence[pathlib.Path]) -> list[pathlib.Pa
     return sorted(folders, key=lambda folder: -value_of(entry, folder))
 
 
+def predictions_of(folder: pathlib.Path, task: str | None = None) -> list[dict[str, Any]]:
+    """What a run has predicted for its split `test`; `task` is one of several that it has."""
+    name = "_".join(["predictions", *([] if task is None else [task]), "test"])
+    lines = (folder / f"{name}.jsonl").read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines if line]
+
+
 def line(name: str, entry: Entry, folders: Sequence[pathlib.Path]) -> list[str]:
     """A task's line of the table."""
     found = [value_of(entry, folder) for folder in folders]
     results = [json.loads((folder / "result.json").read_text()) for folder in folders]
     hours = sum(result["seconds"] * int(result["devices"].split(" x ")[0]) for result in results) / 3600
-    published = ", ".join(f"{what} {value:g}" for what, value in entry.published.items()) or "-"
+    return [
+        *numbers(name, entry.metric, entry.published, found),
+        f"{statistics.mean(result['seconds'] for result in results) / 60:.1f}",
+        f"{hours:.3f}",
+    ]
+
+
+def numbers(name: str, metric: str, published: Mapping[str, float], found: Sequence[float]) -> list[str]:
+    """What a line says of the runs' worth, beside what was published."""
     return [
         name,
-        entry.metric,
-        published,
+        metric,
+        ", ".join(f"{what} {value:g}" for what, value in published.items()) or "-",
         f"{max(found):.2f}",
         f"{statistics.mean(found):.2f}",
         f"{statistics.stdev(found):.2f}" if len(found) > 1 else "-",
-        f"{statistics.mean(result['seconds'] for result in results) / 60:.1f}",
-        f"{hours:.3f}",
     ]
 
 

@@ -17,6 +17,7 @@ from bertjax.tasks.clm import Clm
 from bertjax.tasks.contrastive import Contrastive
 from bertjax.tasks.embed import Embed
 from bertjax.tasks.generator import Generator
+from bertjax.tasks.judge import Judge
 from bertjax.tasks.labelled import LabelledTask, labelled
 from bertjax.tasks.mlm import Mlm
 from bertjax.tasks.nsp import Nsp
@@ -57,4 +58,5 @@ TASKS: dict[str, Task] = {
     "answer": Answer(),
     "choose": Choose(),
     "embed": Embed(),
+    "judge": Judge(),
 }

@@ -42,7 +42,7 @@ class Choose(LabelledTask):
     choices: tuple[str, ...] = ("choices",)
     """Column of the choices, a list; or the columns of one each."""
     label: str = "label"
-    """Column of the right one: its number from 0, or its letter from A."""
+    """Column of the right one: its number from 0, its letter from A, or the name of its column."""
     number: int | None = None
     """Choices of a record at most; none finds out from the training records."""
     pooling: task_heads.Pooling = "pooled"
@@ -76,6 +76,7 @@ class Choose(LabelledTask):
         if split.unlabelled(self.label):
             return [None] * len(split)
         names, offered = split.class_names(self.label, self.at("label")), self.offered(split)
+        known = list(split.classes.get(self.label, self.choices))  # as the hub has it for COPA
         found: list[int | None] = []
         for index, name in enumerate(names):
             if name is None:
@@ -83,6 +84,7 @@ class Choose(LabelledTask):
                 continue
             number = LETTERS.find(name.upper()) if len(name) == 1 and name.isalpha() else -1
             number = int(name) if name.isdigit() else number
+            number = known.index(name) if name in known else number
             if not 0 <= number < len(offered[index]):
                 raise split.unknown(
                     index, self.label, name, [str(i) for i in range(len(offered[index]))], self.at("label")

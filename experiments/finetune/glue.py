@@ -7,180 +7,152 @@ Expected, of bert-base-cased with 5 seeds in another JAX codebase (HF Flax), bes
 60.57 / 59.04 / 1.06, SST-2 92.66 / 92.23 / .57, MRPC F1 89.90, STS-B Pearson 89.04, QQP accuracy 90.81, MNLI 84.10 /
 83.80 / .16, QNLI 91.01, RTE 66.06, WNLI 46.48. Not run here.
 
-Without --data the sets come from the hub (nyu-mll/glue); with it from a folder in the layout of GLUE's own download:
-CoLA/train.tsv, SST-2/dev.tsv, MNLI/dev_matched.tsv and so on. The best run of each task predicts the test set, and
-WORKDIR/submission/ gets the files that the server takes; those of AX and of MNLI-mm come from the runs on MNLI.
+Without --data the sets come from the hub (nyu-mll/glue); with it from a folder in the layout of GLUE's own download,
+tables with tabs between and no quoting:
+
+    cola    CoLA/{train,dev,test}.tsv, the first two without names of columns
+    sst2    SST-2/{train,dev,test}.tsv          stsb    STS-B/{train,dev,test}.tsv
+    mrpc    MRPC/{train,dev,test}.tsv           qnli    QNLI/{train,dev,test}.tsv
+    qqp     QQP/{train,dev,test}.tsv            rte     RTE/{train,dev,test}.tsv
+    mnli    MNLI/{train,dev_matched,dev_mismatched,test_matched,test_mismatched}.tsv, AX/AX.tsv
+    wnli    WNLI/{train,dev,test}.tsv
+
+The best run of each task predicts the test set, and WORKDIR/submission/ gets the files that the server takes, `index`
+and `prediction` with a tab between; those of AX and of MNLI-mm come from the runs on MNLI.
 """
 
 import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any
 
 from bertjax import suite
 from bertjax.data.labelled.records import Records
-from bertjax.suite import Entry
+from bertjax.suite import Entry, Extra
 from bertjax.tasks.classify import Classify
 from bertjax.tasks.labelled import LabelledTask
 from bertjax.tasks.regress import Regress
-from experiments.finetune.recipe import recipe
+from experiments.finetune.sets import Set, entries_of, write_lines
 
 HUB = "nyu-mll/glue"
+PAIR: dict[str, Any] = {"text": "sentence1", "pair": "sentence2"}
 
 
-class Set(NamedTuple):
-    """A task of GLUE: its columns on the hub and in the published files, what counts, and what was published."""
-
-    folder: str
-    hub: tuple[str, str | None, str]  # text, pair, label
-    files: tuple[str, str | None, str]
-    metric: str
-    published: Mapping[str, float]
-    columns: tuple[str, ...] = ()
-    heldout: tuple[str, str] = ("validation", "dev")  # on the hub, in files
-    test: tuple[str, str] = ("test", "test")
-    bad_rows: int = 0
+def _set(
+    task: LabelledTask,
+    subset: str,
+    folder: str,
+    published: Mapping[str, float],
+    renamed: Mapping[str, str] | None = None,
+    hub: Mapping[str, Any] | None = None,
+    **files: Any,
+) -> Set:
+    places = (
+        Records(HUB, subset, **{"test": "test", **(hub or {})}),
+        Records(folder, **{"test": "test", **files}),
+    )
+    return Set(task, *places, published, renamed or {})
 
 
 SETS = {
-    "cola": Set(
+    "cola": _set(
+        Classify(text="sentence", metric="matthews"),
+        "cola",
         "CoLA",
-        ("sentence", None, "label"),
-        ("sentence", None, "label"),
-        "matthews",
         {"best": 60.57, "mean": 59.04, "sd": 1.06},
         columns=("source", "label", "mark", "sentence"),
     ),
-    "sst2": Set(
+    "sst2": _set(
+        Classify(text="sentence", metric="accuracy"),
+        "sst2",
         "SST-2",
-        ("sentence", None, "label"),
-        ("sentence", None, "label"),
-        "accuracy",
         {"best": 92.66, "mean": 92.23, "sd": 0.57},
     ),
-    "mrpc": Set(
+    "mrpc": _set(
+        Classify(**PAIR, metric="f1"),
+        "mrpc",
         "MRPC",
-        ("sentence1", "sentence2", "label"),
-        ("#1 String", "#2 String", "Quality"),
-        "f1",
         {"best": 89.90},
+        {"text": "#1 String", "pair": "#2 String", "label": "Quality"},
     ),
-    "stsb": Set(
-        "STS-B",
-        ("sentence1", "sentence2", "label"),
-        ("sentence1", "sentence2", "score"),
-        "pearson",
-        {"best": 89.04},
-    ),
-    "qqp": Set(
+    "stsb": _set(Regress(**PAIR, metric="pearson"), "stsb", "STS-B", {"best": 89.04}, {"label": "score"}),
+    "qqp": _set(
+        Classify(text="question1", pair="question2", metric="accuracy"),
+        "qqp",
         "QQP",
-        ("question1", "question2", "label"),
-        ("question1", "question2", "is_duplicate"),
-        "accuracy",
         {"best": 90.81},
+        {"label": "is_duplicate"},
         bad_rows=100,  # a handful of lines are torn
     ),
-    "mnli": Set(
+    "mnli": _set(
+        Classify(text="premise", pair="hypothesis", metric="accuracy"),
+        "mnli",
         "MNLI",
-        ("premise", "hypothesis", "label"),
-        ("sentence1", "sentence2", "gold_label"),
-        "accuracy",
         {"best": 84.10, "mean": 83.80, "sd": 0.16},
-        heldout=("validation_matched", "dev_matched"),
-        test=("test_matched", "test_matched"),
+        {**PAIR, "label": "gold_label"},
+        {"heldout": "validation_matched", "test": "test_matched"},
+        heldout="dev_matched",
+        test="test_matched",
     ),
-    "qnli": Set(
-        "QNLI",
-        ("question", "sentence", "label"),
-        ("question", "sentence", "label"),
-        "accuracy",
-        {"best": 91.01},
+    "qnli": _set(
+        Classify(text="question", pair="sentence", metric="accuracy"), "qnli", "QNLI", {"best": 91.01}
     ),
-    "rte": Set(
-        "RTE",
-        ("sentence1", "sentence2", "label"),
-        ("sentence1", "sentence2", "label"),
-        "accuracy",
-        {"best": 66.06},
-    ),
-    "wnli": Set(
-        "WNLI",
-        ("sentence1", "sentence2", "label"),
-        ("sentence1", "sentence2", "label"),
-        "accuracy",
-        {"best": 46.48},
-    ),
+    "rte": _set(Classify(**PAIR, metric="accuracy"), "rte", "RTE", {"best": 66.06}),
+    "wnli": _set(Classify(**PAIR, metric="accuracy"), "wnli", "WNLI", {"best": 46.48}),
 }
-
-
-def task_of(name: str, data: str | None) -> LabelledTask:
-    """A task of GLUE, from the hub or from files."""
-    one = SETS[name]
-    local = int(data is not None)
-    records = Records(
-        path=HUB if data is None else str(pathlib.Path(data) / one.folder),
-        subset=None if data else name,
-        heldout=one.heldout[local],
-        test=one.test[local],
-        columns=one.columns if data else (),
-        bad_rows=one.bad_rows if data else 0,
-    )
-    text, pair, label = one.files if data else one.hub
-    options = {"records": records, "text": text, "pair": pair, "label": label, "metric": one.metric}
-    return Regress(**options) if name == "stsb" else Classify(**options)  # type: ignore[arg-type]
+NAMED = ("mnli", "qnli", "rte")  # whose classes the server takes by name, the others by number
 
 
 def entries(data: str | None) -> dict[str, Entry]:
     """All tasks."""
-    return {name: Entry(recipe(task_of(name, data)), one.metric, one.published) for name, one in SETS.items()}
+    return entries_of(SETS, data)
 
 
-def finish(name: str, entry: Entry, folders: Sequence[pathlib.Path]) -> None:
+def finish(name: str, entry: Entry, folders: Sequence[pathlib.Path]) -> list[Extra]:
     """The files for the server, from the best run of a task."""
-    from bertjax.finetune import predict_records
-
     (task,) = entry.config.tasks
     assert isinstance(task, LabelledTask)
-    target = folders[0].parent.parent / "submission"
-    local = task.records.path != HUB
-    write_submission(target / f"{'MNLI-m' if name == 'mnli' else SETS[name].folder}.tsv", name, folders[0])
+    submit(name, task, folders[0], folders[0].parent.parent / "submission")
+    return []
+
+
+def submit(name: str, task: LabelledTask, folder: pathlib.Path, target: pathlib.Path) -> None:
+    """The files of a task, from a run that has learned it: alone, or as one of several tasks by this name."""
+    from bertjax.config import read_workdir
+    from bertjax.finetune import predict_records
+    from bertjax.tasks import labelled
+
+    learned = labelled(read_workdir(str(folder))[0].tasks)
+    several = name if len(learned) > 1 else None
+    labels = next(getattr(one, "labels", ()) for one in learned if several in (None, one.name))
+    file = "MNLI-m" if name == "mnli" else pathlib.Path(SETS[name].files.path).name
+    write_submission(target / f"{file}.tsv", name, labels, suite.predictions_of(folder, several))
     if name != "mnli":
         return
-    for file, split in (("MNLI-mm", "test_mismatched"), ("AX", "test")):
-        records = dataclasses.replace(task.records, test=split)
-        if file == "AX":
-            path = str(pathlib.Path(task.records.path).parent / "AX") if local else HUB
-            records = dataclasses.replace(records, path=path, subset=None if local else "ax")
-        predictions = predict_records(str(folders[0]), records, "test")
-        write_submission(target / f"{file}.tsv", name, folders[0], predictions)
+    local = task.records.path != HUB
+    more = {
+        "MNLI-mm": dataclasses.replace(task.records, test="test_mismatched"),
+        "AX": Records(str(pathlib.Path(task.records.path).parent / "AX"), test="AX")
+        if local
+        else Records(HUB, "ax", test="test"),
+    }
+    for file, found in predict_records(str(folder), more, "test", several).items():
+        write_submission(target / f"{file}.tsv", name, labels, found.predictions)
 
 
 def write_submission(
-    path: pathlib.Path,
-    name: str,
-    folder: pathlib.Path,
-    predictions: Sequence[Mapping[str, object]] | None = None,
+    path: pathlib.Path, name: str, labels: Sequence[str], predictions: Sequence[Mapping[str, Any]]
 ) -> None:
-    """`index` and `prediction`, a line for each record: the class where it has a name, its number, or the score."""
-    import json
+    """A line for each record: the class where it has a name, its number, or the score from 0 to 5."""
 
-    from bertjax.config import read_workdir
-
-    if predictions is None:
-        lines = (folder / "predictions_test.jsonl").read_text(encoding="utf-8").splitlines()
-        predictions = [json.loads(line) for line in lines]
-    (task,) = read_workdir(str(folder))[0].tasks
-    labels = getattr(task, "labels", ())
-    named = name in ("mnli", "qnli", "rte")
-    rows = []
-    for index, prediction in enumerate(predictions):
+    def said(prediction: Mapping[str, Any]) -> str:
         if "value" in prediction:
-            said = f"{min(max(float(str(prediction['value'])), 0.0), 5.0):.3f}"
-        else:
-            said = str(prediction["label"]) if named else str(labels.index(prediction["label"]))
-        rows.append(f"{index}\t{said}\n")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("index\tprediction\n" + "".join(rows), encoding="utf-8")
+            return f"{min(max(float(prediction['value']), 0.0), 5.0):.3f}"
+        label = prediction["label"]
+        return str(label) if name in NAMED else str(labels.index(label))
+
+    rows = (f"{index}\t{said(prediction)}" for index, prediction in enumerate(predictions))
+    write_lines(path, ["index\tprediction", *rows])
 
 
 if __name__ == "__main__":

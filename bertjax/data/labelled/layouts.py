@@ -2,16 +2,19 @@
 
     .tsv .txt       columns with tabs between, quotes being ordinary characters (GLUE); a first line of names, unless
                     `columns` gives as many as the line has fields (CoLA: in its training file, not in that to test)
-    .csv            columns with commas between and quoted fields
-    .jsonl .ndjson  an object a line (SuperGLUE)
+    .csv            columns with commas between and quoted fields; a first column without a name is `index` (SWAG)
+    .jsonl .ndjson  an object a line (SuperGLUE, CLUE)
     .json           SQuAD's {"data": [...]}, a list of objects, an object of columns, or an object a line
+    .txt            that begins with a brace: an object (RACE)
     .conll .bio .iob .iob2, .train .dev .testa .testb .test
                     a word and its tags a line, an empty line after each sentence (CoNLL); .txt without tabs, too
     .parquet .arrow
 
 SQuAD becomes one record a question: id, title, context, question, answers (a list of texts) and starts (where each
-begins in the context, in characters). CoNLL becomes one record a sentence: words, tags, and what lies between by the
-names in `columns`.
+begins in the context, in characters); other records that hold records are taken apart by `nested`. CoNLL becomes one
+record a sentence: words, tags, and what lies between by the names in `columns`.
+
+`read_pairs` reads a folder of STS 2012 to 2016, where texts and their similarities lie in two files each.
 
 A line of a table with too few or too many fields is an error, but for as many as `bad_rows` allows: those are left out.
 """
@@ -19,12 +22,15 @@ A line of a table with too few or too many fields is an error, but for as many a
 import csv
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from bertjax.data.labelled.nested import unnest
 from bertjax.data.labelled.split import Split
 
-__all__ = ["SUFFIXES", "read_file"]
+__all__ = ["PAIRS", "SUFFIXES", "read_file", "read_pairs"]
+
+PAIRS, SIMILARITIES = "STS.input.", "STS.gs."  # how the files of STS 2012 to 2016 begin
 
 TABLES = (".tsv", ".txt", ".csv")
 WORDS = (".conll", ".bio", ".iob", ".iob2", ".train", ".dev", ".testa", ".testb", ".test")
@@ -44,6 +50,8 @@ def read_file(path: str, *, columns: Sequence[str] = (), bad_rows: int = 0) -> S
     text = _read(path)
     if suffix == ".csv":
         return _csv(path, text, columns, bad_rows)
+    if suffix == ".txt" and text.lstrip().startswith("{"):
+        return _json(path, text)
     if suffix in WORDS or (suffix == ".txt" and "\t" not in text.partition("\n")[0]):
         return _words(path, text, columns)
     if suffix in TABLES:
@@ -104,6 +112,8 @@ def _table(
         start = 1 if [name.strip() for name in first] == names else 0
     else:
         names, start = [name.strip() for name in first], 1
+        if not names[0] and "index" not in names:
+            names[0] = "index"
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None or not all(names):
             what = "an empty name" if twice is None else f"{twice!r} twice"
@@ -142,10 +152,20 @@ def _json_lines(path: str, text: str) -> Split:
             )
         records.append(record)
         lines.append(number)
-    return Split(path, _columns(records), lines=lines)
+    return _unnested(path, records, lines)
 
 
-def _columns(records: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+def _unnested(path: str, records: Sequence[dict[str, Any]], lines: Sequence[int] | None) -> Split:
+    """A split of records, those that hold others taken apart."""
+    named = Split(path, {"": records}, lines=lines)  # to say where one stands
+    flat, owners = unnest(records, named.where)
+    if len(flat) == len(records):
+        return Split(path, _columns(flat), lines=lines)
+    found = [owner + 1 if lines is None else lines[owner] for owner in owners]
+    return Split(path, _columns(flat), lines=found, unit="record" if lines is None else "line")
+
+
+def _columns(records: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """Columns of all names that occur; None where a record lacks one."""
     names = dict.fromkeys(name for record in records for name in record)
     return {name: [record.get(name) for record in records] for name in names}
@@ -174,7 +194,7 @@ def _json(path: str, text: str) -> Split:
         data = [data]
     if not isinstance(data, list) or not all(isinstance(record, dict) for record in data):
         raise ValueError(f"{path} is neither SQuAD's layout, nor a list of objects, nor an object of columns")
-    return Split(path, _columns(data))
+    return _unnested(path, data, None)
 
 
 def _squad(path: str, articles: Iterable[dict[str, Any]]) -> Split:
@@ -200,6 +220,26 @@ def _squad(path: str, articles: Iterable[dict[str, Any]]) -> Split:
                     ) from None
     columns = _columns(records)
     return Split(path, columns, lines=columns.get("id", []), unit="question")
+
+
+def read_pairs(folder: str) -> Split:
+    """A folder of STS: pairs of texts with tabs between, and their similarities line by line, empty for some."""
+    columns: dict[str, list[Any]] = {"sentence1": [], "sentence2": [], "score": []}
+    for name in sorted(file for file in os.listdir(folder) if file.startswith(PAIRS)):
+        path = os.path.join(folder, name)
+        other = os.path.join(folder, SIMILARITIES + name.removeprefix(PAIRS))
+        if not os.path.exists(other):
+            raise ValueError(f"{path} has no similarities: {other} is missing")
+        pairs = [line.split("\t") for line in _lines(_read(path))]
+        scores = [line.strip() for line in _lines(_read(other))]
+        if len(pairs) != len(scores):
+            raise ValueError(f"{path} has {len(pairs)} lines and {other} {len(scores)}: fetch both again")
+        for number, (pair, score) in enumerate(zip(pairs, scores, strict=True), 1):
+            if len(pair) < 2:
+                raise ValueError(f"{path} line {number} has {len(pair)} texts and not two: {_HINT}")
+            for column, value in zip(columns.values(), (pair[0], pair[1], score or None), strict=True):
+                column.append(value)
+    return Split(folder, columns)
 
 
 # ---------------------------------------------------------------------------------------------- words

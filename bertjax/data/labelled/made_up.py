@@ -122,6 +122,21 @@ def _choice(draws: random.Random) -> dict[str, Any]:
     return {"text": " ".join(_words(draws, 3, 6, topics[right])), "choices": choices, "label": right}
 
 
+def _option(draws: random.Random) -> dict[str, Any]:
+    """An option of one of few questions: right where it is of the topic that the question is of."""
+    question, topics = draws.randrange(30), [draws.randrange(TOPICS) for _ in range(2)]
+    topics[1] = topics[0] if draws.random() < 0.4 else topics[1]
+    option = " ".join(_words(draws, 3, 5, topics[1]))
+    return {
+        "text": " ".join(_words(draws, 3, 6, topics[0])),
+        "pair": option,
+        "option": option,
+        "answers": [option] if topics[0] == topics[1] else ["where"],
+        "group": f"question {question}",
+        "label": str(topics[0] == topics[1]).lower(),
+    }
+
+
 MAKERS: dict[str, Make] = {
     "classify": _topic,
     "several": _topics,
@@ -130,4 +145,5 @@ MAKERS: dict[str, Make] = {
     "tag": _names,
     "answer": _question,
     "choose": _choice,
+    "judge": _option,
 }

@@ -4,8 +4,9 @@ A split of a folder is the file whose name says so, in any layout that `layouts`
 
     train.tsv  dev.jsonl  train-v2.0.json  eng.testa  train-00000-of-00002.parquet  data/validation-*.parquet
 
-`validation`, `valid`, `val`, `dev` and `testa` are one name, so are `test` and `testb`. A folder that
-`datasets.save_to_disk` wrote is read by that library, and a path that does not exist is a name on the hub.
+`validation`, `valid`, `val`, `dev` and `testa` are one name, so are `test` and `testb`. A split may also be a folder
+of files (RACE), or be named by the path of its file. A folder that `datasets.save_to_disk` wrote is read by that
+library, one of STS 2012 to 2016 is one split, and a path that does not exist is a name on the hub.
 
 Where there is but one split, `share` holds out some of it, the same records every time.
 """
@@ -18,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from bertjax.data.labelled.layouts import SUFFIXES, flattened, read_file
+from bertjax.data.labelled import views
+from bertjax.data.labelled.layouts import PAIRS, SUFFIXES, flattened, read_file, read_pairs
 from bertjax.data.labelled.split import Split
 from bertjax.data.shuffle import mix, permute
 
@@ -36,7 +38,7 @@ class Records:
     path: str = SYNTHETIC
     """Folder or file in a published layout, or a name on the hub; `synthetic` makes records up."""
     subset: str | None = None
-    """Configuration of a data set of the hub, as mrpc of nyu-mll/glue."""
+    """Configuration of a data set of the hub, as mrpc of nyu-mll/glue; language of the files of XNLI."""
     train: str = "train"
     """Split to learn from."""
     heldout: str = "validation"
@@ -49,6 +51,8 @@ class Records:
     """Names of the columns of a file that does not name them itself."""
     bad_rows: int = 0
     """Lines with a wrong number of fields that are left out before it is an error."""
+    view: views.View | None = None
+    """How the columns of a published set become texts; none takes them as they are."""
     limit: int | None = None
     """Records to learn from at most, drawn evenly; none takes all."""
 
@@ -73,9 +77,9 @@ def read_split(records: Records, which: str) -> Split:
     if records.share is None or which == "test":
         name = {"train": records.train, "heldout": records.heldout, "test": records.test}[which]
         assert name is not None
-        split = read_named(records, name)
+        split = _viewed(records, name)
     else:
-        whole = read_named(records, records.train)
+        whole = _viewed(records, records.train)
         order = permute(np.arange(len(whole)), len(whole), mix(_ORDER, len(whole)))
         held = max(round(records.share * len(whole)), 1)
         split = whole.select(np.sort(order[:held] if which == "heldout" else order[held:]))
@@ -85,6 +89,11 @@ def read_split(records: Records, which: str) -> Split:
     if not len(split):
         raise ValueError(f"{split.name} has no records for {which}: give it some, or another records.path")
     return split
+
+
+def _viewed(records: Records, name: str) -> Split:
+    split = read_named(records, name)
+    return split if records.view is None else views.apply(records.view, split, records.subset)
 
 
 def read_named(records: Records, name: str) -> Split:
@@ -99,6 +108,8 @@ def read_named(records: Records, name: str) -> Split:
     if os.path.isdir(path):
         if {"dataset_dict.json", "state.json"} & set(os.listdir(path)):
             return _saved(path, name)
+        if any(file.startswith(PAIRS) for file in os.listdir(path)):
+            return read_pairs(path)
         files = find_split(path, name)
         parts = [read_file(file, columns=records.columns, bad_rows=records.bad_rows) for file in files]
         return parts[0] if len(parts) == 1 else joined(os.path.join(path, name), parts)
@@ -110,7 +121,9 @@ def read_named(records: Records, name: str) -> Split:
 
 
 def find_split(folder: str, name: str) -> list[str]:
-    """The files of a split: one, or several numbered parts."""
+    """The files of a split: one, several numbered parts, or all in a folder of that name."""
+    if os.path.isfile(os.path.join(folder, name)):
+        return [os.path.join(folder, name)]
     names = (name, *(other for group in SAME if name in group for other in group if other != name))
     places = [place for place in (folder, os.path.join(folder, "data")) if os.path.isdir(place)]
     files = sorted(
@@ -120,6 +133,15 @@ def find_split(folder: str, name: str) -> list[str]:
         if os.path.splitext(file)[1].lower() in SUFFIXES and not file.startswith(".")
     )
     for wanted in names:
+        if os.path.isdir(os.path.join(folder, wanted)):
+            inside = [
+                os.path.join(place, file)
+                for place, _, some in os.walk(os.path.join(folder, wanted))
+                for file in some
+                if os.path.splitext(file)[1].lower() in SUFFIXES and not file.startswith(".")
+            ]
+            if inside:
+                return sorted(inside)
         for form in (
             rf"{wanted}\.\w+",
             rf".+\.{wanted}",

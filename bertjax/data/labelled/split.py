@@ -147,7 +147,7 @@ class Split:
                 )
             return names[value]
         if isinstance(value, str):
-            return value.strip()
+            return value.strip() or None  # of white space alone it says nothing
         raise self.wrong(index, column, value, "the name or number of a class", setting)
 
     def class_names(self, column: str, setting: str) -> list[str | None]:
@@ -168,7 +168,8 @@ class Split:
                 value = [part for part in value.split(",") if part.strip()]
             if not isinstance(value, list | tuple):
                 raise self.wrong(index, column, value, "a list of classes", setting)
-            result.append([str(self.class_name(index, column, item, setting)) for item in value])
+            names = (self.class_name(index, column, item, setting) for item in value)
+            result.append([name for name in names if name is not None])
         return result
 
     def known_classes(self, column: str, found: set[str]) -> tuple[str, ...]:
