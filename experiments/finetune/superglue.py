@@ -27,6 +27,7 @@ from typing import Any
 
 from bertjax import suite
 from bertjax.data.labelled.records import Records
+from bertjax.data.labelled.split import Split
 from bertjax.scores.superglue import gender_parity
 from bertjax.suite import Entry, Extra
 from bertjax.tasks.choose import Choose
@@ -93,11 +94,12 @@ def entries(data: str | None) -> dict[str, Entry]:
 
 def finish(name: str, entry: Entry, folders: Sequence[pathlib.Path]) -> list[Extra]:
     """The files for the server, from the best run of a task; what the runs on RTE are worth on diagnostic sets."""
-    (task,) = entry.config.tasks
-    assert isinstance(task, LabelledTask)
-    target = folders[0].parent.parent / "submission"
-    found = suite.predictions_of(folders[0])
-    write_submission(target / f"{SETS[name].files.path}.jsonl", name, folders[0], task, found)
+    from bertjax.config import read_workdir
+
+    (task,), (learned,) = entry.config.tasks, read_workdir(str(folders[0]))[0].tasks
+    assert isinstance(task, LabelledTask) and isinstance(learned, LabelledTask)
+    target, found = folders[0].parent.parent / "submission", suite.predictions_of(folders[0])
+    write_submission(target / f"{SETS[name].files.path}.jsonl", name, learned, task.read("test"), found)
     if name != "rte":
         return []
     data = None if task.records.path == HUB else str(pathlib.Path(task.records.path).parent)
@@ -122,7 +124,7 @@ def _diagnose(folder: pathlib.Path, data: str | None, target: pathlib.Path | Non
         columns = {"text": task.text, "pair": task.pair} if isinstance(task, Classify) else {}
         found = predict_records(str(folder), {name: task.records}, "test", columns=columns)[name]
         if target is not None:
-            write_submission(target / f"{name}.jsonl", "rte", folder, found.task, found.predictions)
+            write_submission(target / f"{name}.jsonl", "rte", found.task, found.split, found.predictions)
         scores = found.scores()
         if name == "AX-b":
             values["matthews"] = 100 * scores["matthews"]
@@ -135,15 +137,11 @@ def _diagnose(folder: pathlib.Path, data: str | None, target: pathlib.Path | Non
 def write_submission(
     path: pathlib.Path,
     name: str,
-    folder: pathlib.Path,
-    task: LabelledTask,
+    learned: LabelledTask,
+    split: Split,
     predictions: Sequence[Mapping[str, Any]],
 ) -> None:
     """An object a line, `idx` and `label`; MultiRC's has its questions and their options inside."""
-    from bertjax.config import read_workdir
-
-    split = task.read("test")
-    (learned,) = read_workdir(str(folder))[0].tasks
     places = split.column("idx", "records.path to SuperGLUE's files")
     if name == "multirc":
         assert isinstance(learned, Judge)

@@ -1,5 +1,6 @@
 """Fine-tuning experiments: all of them run on made-up records, GLUE in its published layout from end to end."""
 
+import dataclasses
 import json
 import sys
 from collections.abc import Sequence
@@ -7,16 +8,17 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import published_sets
 import pytest
 
 from bertjax import experiment, suite
 from bertjax.config import check
 from bertjax.data.labelled import made_up
 from bertjax.suite import Entry
-from experiments.finetune import glue, packages
+from experiments.finetune import glue, packages, superglue, xnli
 from experiments.finetune.recipe import recipe
 
-SUITES = ("glue", "squad", "ner", "multiple_choice", "sts", "xnli")
+SUITES = ("glue", "superglue", "chinese", "squad", "ner", "multiple_choice", "sts", "xnli")
 SINGLE = ("news", "tweets", "tweet_entities")
 
 
@@ -50,6 +52,21 @@ def test_real_text_is_read_from_packages(name: str) -> None:
         packages.folder_of("no-such", "no_such")
 
 
+def small(data: Path, target: Path, *more: str) -> list[str]:
+    """The flags of a suite of runs that compile in a second or two."""
+    model = ["layers=1", "width=32", "heads=4", "vocab=168", "vocab_multiple=8", "max_length=40"]
+    flags = [f"--set=model.{one}" for one in model]
+    settings = ("data.length=40", "data.shapes=1", "train.epochs=1", "train.batch_size=16", "mesh.data=1")
+    flags += [f"--set={one}" for one in settings]
+    return [*flags, f"--data={data}", f"--workdir={target}", *more]
+
+
+def table(target: Path) -> list[list[str]]:
+    """The cells of the table of a suite."""
+    lines = (target / "table.md").read_text().splitlines()[2:]
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+
+
 def glue_folder(path: Path) -> Path:
     """CoLA, RTE and STS-B as GLUE publishes them, with made-up words."""
     split, pairs = made_up.make_up("classify", "train"), made_up.make_up("regress", "train")
@@ -81,17 +98,14 @@ def glue_folder(path: Path) -> Path:
 @pytest.mark.usefixtures("quick_compiles")
 def test_glue_from_its_files_to_a_submission(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data, target = glue_folder(tmp_path / "glue"), tmp_path / "runs"
-    small = ["layers=1", "width=32", "heads=4", "vocab=168", "vocab_multiple=8", "max_length=40"]
-    arguments = [f"--set=model.{one}" for one in small]
-    arguments += ["--set=data.length=40", "--set=data.shapes=1", "--set=train.epochs=1", "--set=mesh.data=1"]
-    arguments += [f"--data={data}", f"--workdir={target}", "--seeds=2", "--only=cola,rte,stsb"]
+    arguments = small(data, target, "--seeds=2", "--only=cola,rte,stsb")
     assert run(glue, *arguments, finish=glue.finish) == 0
-    lines = (target / "table.md").read_text().splitlines()
-    assert [line.split("|")[1].strip() for line in lines[2:]] == ["cola", "rte", "stsb"]
-    assert "best 60.57, mean 59.04, sd 1.06" in lines[2]
+    lines = table(target)
+    assert [line[0] for line in lines] == ["cola", "rte", "stsb"]
+    assert lines[0][2] == "best 60.57, mean 59.04, sd 1.06"
     found = [json.loads((target / "rte" / str(s) / "result.json").read_text()) for s in (0, 1)]
     best = max(one["metrics"]["heldout_accuracy"] for one in found)
-    assert f"{100 * best:.2f}" == lines[3].split("|")[4].strip()
+    assert f"{100 * best:.2f}" == lines[1][3]
     for name, legal in (("CoLA", {"0", "1"}), ("RTE", {"entailment", "not_entailment"})):
         rows = (target / "submission" / f"{name}.tsv").read_text().splitlines()
         assert rows[0] == "index\tprediction" and len(rows) == 11
@@ -106,6 +120,138 @@ def test_glue_from_its_files_to_a_submission(tmp_path: Path, capsys: pytest.Capt
     capsys.readouterr()
 
 
+def predicted(*names: str) -> list[dict[str, Any]]:
+    return [{"label": name} for name in names]
+
+
+def test_the_files_for_glue_byte_by_byte(tmp_path: Path) -> None:
+    path = tmp_path / "X.tsv"
+    glue.write_submission(
+        path, "rte", ("entailment", "not_entailment"), predicted("not_entailment", "entailment")
+    )
+    assert path.read_bytes() == b"index\tprediction\n0\tnot_entailment\n1\tentailment\n"
+    glue.write_submission(path, "sst2", ("negative", "positive"), predicted("positive", "negative"))
+    assert path.read_bytes() == b"index\tprediction\n0\t1\n1\t0\n"
+    glue.write_submission(path, "stsb", (), [{"value": value} for value in (5.2, -1.0, 3.14159)])
+    assert path.read_bytes() == b"index\tprediction\n0\t5.000\n1\t0.000\n2\t3.142\n"
+
+
+SUBMITTED: dict[str, tuple[tuple[str, ...], list[dict[str, Any]], bytes]] = {
+    "boolq": (
+        ("false", "true"),
+        predicted("true", "false"),
+        b'{"idx": 0, "label": "true"}\n{"idx": 1, "label": "false"}\n',
+    ),
+    "wic": (
+        ("False", "True"),
+        predicted("True", "False"),
+        b'{"idx": 0, "label": "true"}\n{"idx": 1, "label": "false"}\n',
+    ),
+    "wsc": (
+        ("false", "true"),
+        predicted("true", "false"),
+        b'{"idx": 0, "label": "True"}\n{"idx": 1, "label": "False"}\n',
+    ),
+    "cb": (
+        (),
+        predicted("neutral", "entailment"),
+        b'{"idx": 0, "label": "neutral"}\n{"idx": 1, "label": "entailment"}\n',
+    ),
+    "copa": ((), [{"choice": 1}, {"choice": 0}], b'{"idx": 0, "label": 1}\n{"idx": 1, "label": 0}\n'),
+    "multirc": (
+        ("0", "1"),
+        predicted("1", "0", "0", "1", "1"),
+        b'{"idx": 0, "passage": {"questions": [{"idx": 0, "answers": [{"idx": 0, "label": 1}, {"idx": 1, "label": 0}]}, '
+        b'{"idx": 1, "answers": [{"idx": 2, "label": 0}, {"idx": 3, "label": 1}, {"idx": 4, "label": 1}]}]}}\n',
+    ),
+    "record": (
+        ("false", "true"),
+        [{"probabilities": {"false": 1 - p, "true": p}} for p in (0.1, 0.3, 0.2)],
+        b'{"idx": 100, "label": "NAME"}\n',
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SUBMITTED)
+def test_the_files_for_superglue_byte_by_byte(name: str, tmp_path: Path) -> None:
+    labels, predictions, wanted = SUBMITTED[name]
+    task = superglue.SETS[name].task_of(str(published_sets.superglue(tmp_path)))
+    if labels:
+        task = dataclasses.replace(task, labels=labels)  # type: ignore[call-arg]
+    split = task.read("test").select(range(len(predictions)))
+    superglue.write_submission(tmp_path / "X.jsonl", name, task, split, predictions)
+    if name == "record":
+        wanted = wanted.replace(b"NAME", split.columns["option"][1].encode())
+    assert (tmp_path / "X.jsonl").read_bytes() == wanted
+
+
+@pytest.mark.usefixtures("quick_compiles")
+def test_superglue_from_its_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """RTE with both diagnostic sets; the others with --slow."""
+    data, target = published_sets.superglue(tmp_path / "data"), tmp_path / "runs"
+    assert run(superglue, *small(data, target, "--only=rte"), finish=superglue.finish) == 0
+    lines = table(target)
+    assert [line[:2] for line in lines] == [
+        ["rte", "accuracy"],
+        ["AX-b", "matthews"],
+        ["AX-g", "parity"],
+        ["AX-g", "accuracy"],
+    ]
+    assert lines[1][2] == "BERT-large 23" and all(line[3] for line in lines) and not lines[1][6]
+    for name in ("RTE", "AX-b", "AX-g"):
+        rows = [json.loads(row) for row in (target / "submission" / f"{name}.jsonl").read_text().splitlines()]
+        assert [row["idx"] for row in rows] == list(range(published_sets.TEST))
+        assert {row["label"] for row in rows} <= {"entailment", "not_entailment"}
+    capsys.readouterr()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick_compiles")
+def test_all_of_superglue_from_its_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, target = published_sets.superglue(tmp_path / "data"), tmp_path / "runs"
+    assert run(superglue, *small(data, target), finish=superglue.finish) == 0
+    assert {line[0] for line in table(target)} == {*superglue.SETS, *superglue.DIAGNOSTIC}
+    files = {path.stem for path in (target / "submission").iterdir()}
+    assert files == {one.files.path for one in superglue.SETS.values()} | set(superglue.DIAGNOSTIC)
+    capsys.readouterr()
+
+
+@pytest.mark.usefixtures("quick_compiles")
+def test_one_language_is_learned_and_all_are_judged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(xnli, "LANGUAGES", ("en", "sw", "zh"))
+    data, target = published_sets.xnli(tmp_path / "data"), tmp_path / "runs"
+    assert run(xnli, *small(data, target, "--only=zero_shot"), finish=xnli.finish) == 0
+    lines = table(target)
+    assert [line[0] for line in lines] == ["zero_shot", "zero_shot en", "zero_shot sw", "zero_shot zh"]
+    assert [line[2] for line in lines] == ["test 81.4", "test 81.4", "-", "test 63.8"]
+    capsys.readouterr()
+
+
+OTHERS = {
+    "sts": ("sts", ["bi_encoder", *(f"bi_encoder on sts{y}" for y in (12, 16)), "cross_encoder"]),
+    "chinese": ("chinese", ["chnsenticorp", "lcqmc", "afqmc", "tnews"]),
+    "race": ("multiple_choice", ["race"]),
+    "swag": ("multiple_choice", ["swag"]),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick_compiles")
+@pytest.mark.parametrize("layout", OTHERS)
+def test_other_sets_from_their_files(layout: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name, wanted = OTHERS[layout]
+    module = import_module(f"experiments.finetune.{name}")
+    below = {"race": "RACE", "swag": "swag"}.get(layout, ".")
+    getattr(published_sets, layout)(tmp_path / "data" / below)
+    only = [f"--only={layout}"] if name == "multiple_choice" else []
+    finish = getattr(module, "finish", None)
+    assert run(module, *small(tmp_path / "data", tmp_path / "runs", *only), finish=finish) == 0
+    assert [line[0] for line in table(tmp_path / "runs")][: len(wanted)] == wanted
+    capsys.readouterr()
+
+
 def test_what_a_suite_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(glue, "--only=colla", f"--workdir={tmp_path}") == 2
     assert "unknown task 'colla': did you mean 'cola'" in capsys.readouterr().err
@@ -116,7 +262,7 @@ def test_what_a_suite_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_the_table_tells_spread_and_cost(tmp_path: Path) -> None:
-    entry = Entry(recipe(glue.task_of("rte", None)), "accuracy", {"best": 66.06})
+    entry = Entry(recipe(glue.SETS["rte"].task_of(None)), "accuracy", {"best": 66.06})
     folders = []
     for seed, accuracy in enumerate((0.5, 0.75, 0.625)):
         folder = tmp_path / str(seed)
