@@ -7,12 +7,15 @@ and the scales of norms are not decayed (BERT). LAMB's trust ratio and Adafactor
 *layer* at a time, also where a scan has stacked the layers into one array, so that scanned and unrolled
 stacks train alike.
 
+Where batches are of one task of several, the heads of the others have no gradient, and are left as they are: they do
+not decay, and their moments and their count of steps do not go on, as in PyTorch for parameters without a gradient.
+
 Deviation from BERT's own AdamW: moments are bias-corrected, as everywhere today.
 """
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -216,10 +219,57 @@ def learning_rate(config: OptimConfig, steps: int) -> Callable[[Any], jax.Array]
 # ---------------------------------------------------------------------------------------------- optimizer
 
 
-def make_optimizer(config: OptimConfig, steps: int, declared: Tree) -> optax.GradientTransformation:
-    """The whole update; `declared` are the parameters with the names of their axes."""
+def make_optimizer(
+    config: OptimConfig, steps: int, declared: Tree, heads: Sequence[str] = ()
+) -> optax.GradientTransformationExtraArgs:
+    """The whole update; `declared` are the parameters with the names of their axes.
+
+    Each of `heads`, branches of the parameters, can be left out of an update: `update(..., idle=names)`.
+    """
     clip = [] if config.clip_norm is None else [optax.clip_by_global_norm(config.clip_norm)]
     rate = optax.scale_by_learning_rate(learning_rate(config, steps))
+    if not heads:
+        return optax.with_extra_args_support(optax.chain(*clip, *_direction(config, declared), rate))
+    parts = _branches(declared, heads)
+    each = {name: optax.chain(*_direction(config, part)) for name, part in parts.items()}
+    return optax.with_extra_args_support(optax.chain(*clip, _leaving_out(each), rate))
+
+
+def _branches(tree: Tree, heads: Sequence[str]) -> dict[str, Tree]:
+    """Every head on its own, and all the rest."""
+    rest = {name: branch for name, branch in tree.items() if name not in heads}
+    return {"rest": rest, **{name: {name: tree[name]} for name in heads}}
+
+
+def _leaving_out(
+    each: Mapping[str, optax.GradientTransformation],
+) -> optax.GradientTransformationExtraArgs:
+    """A transformation for every branch, of which those in `idle` stay as they are, and so do their states."""
+    heads = [name for name in each if name != "rest"]
+
+    def init(params: Tree) -> Tree:
+        return {name: each[name].init(branch) for name, branch in _branches(params, heads).items()}
+
+    def update(
+        updates: Tree, state: Tree, params: Tree, *, idle: Collection[str] = (), **others: Any
+    ) -> tuple[Tree, Tree]:
+        del others
+        moved: dict[str, Any] = {}
+        after = dict(state)
+        known = _branches(params, heads)
+        for name, branch in _branches(updates, heads).items():
+            if name in idle:
+                moved |= jax.tree.map(jnp.zeros_like, branch)
+            else:
+                part, after[name] = each[name].update(branch, state[name], known[name])
+                moved |= part
+        return {name: moved[name] for name in updates}, after
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _direction(config: OptimConfig, declared: Tree) -> list[optax.GradientTransformation]:
+    """What makes a direction of a gradient, and the decay."""
     decay = optax.add_decayed_weights(config.weight_decay, mask=decays)
     match config.optimizer:
         case AdamW(b1=b1, b2=b2, epsilon=epsilon):
@@ -242,7 +292,7 @@ def make_optimizer(config: OptimConfig, steps: int, declared: Tree) -> optax.Gra
             parts = [_muon(options, declared), decay]
         case _:
             raise AssertionError(config.optimizer)
-    return optax.chain(*clip, *parts, rate)
+    return parts
 
 
 def decays(params: Tree) -> Tree:

@@ -22,6 +22,7 @@ from bertjax.data.loader import abstract_batch
 from bertjax.inherit import inherit, open_source, place_parameters
 from bertjax.models.network import Network
 from bertjax.optim import make_optimizer
+from bertjax.tasks import LabelledTask
 from bertjax.tune import extend, forget, merged, restrict
 from bertjax.types import Batch, TrainState, Tree
 
@@ -34,7 +35,7 @@ class Program:
     mesh: Mesh
     vocabulary: Vocabulary
     network: Network
-    optimizer: optax.GradientTransformation
+    optimizer: optax.GradientTransformationExtraArgs
     batches: tuple[Batch, ...]  # shapes and shardings of every kind that a step may see, the longest first
     state: TrainState  # shapes and shardings
 
@@ -54,6 +55,11 @@ class Program:
             {"params": merged(params, self.config.tune)}, batch, **options
         )
         return outputs
+
+    def idle(self, batch: Batch) -> frozenset[str]:
+        """The heads that a batch teaches nothing: those of other tasks than its own."""
+        heads = _heads(self.config)
+        return frozenset(name for name, task in heads.items() if not task.serves(batch))
 
     def active(self) -> contextlib.AbstractContextManager[None]:
         """Mesh and rules in force: everything is traced and run inside."""
@@ -87,7 +93,8 @@ def build(
         batches = _kinds(config, mesh, segmented, lengths or {})
         declared = declare(network, config, vocabulary, batches[0])
         params = meta.unbox(declared)
-        optimizer = make_optimizer(config.optim, config.train.steps, declared)
+        heads = sorted(_heads(config)) if len(tasks.labelled(config.tasks)) > 1 else []
+        optimizer = make_optimizer(config.optim, config.train.steps, declared, heads)
         optimizer = restrict(optimizer, config.tune, params, config.model)
         opt_state = jax.eval_shape(optimizer.init, params)
         shardings = sharding.parameter_shardings(declared, mesh, rules)
@@ -99,6 +106,13 @@ def build(
         opt_state=jax.tree.map(place, opt_state, like),
     )
     return Program(config, mesh, vocabulary, network, optimizer, batches, state)
+
+
+def _heads(config: Config) -> dict[str, LabelledTask]:
+    """The branches of the parameters that belong to one labelled task each."""
+    return {
+        f"heads_{head}": task for task in tasks.labelled(config.tasks) for head in task.heads(config.model)
+    }
 
 
 def _kinds(

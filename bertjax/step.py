@@ -62,8 +62,9 @@ def make_train_step(program: Program) -> Any:
             batch = tasks.corrupt(config.tasks, batch, program.vocabulary, config.train.seed, state.step)
         key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
         grads, metrics = gradient(state.params, batch, state.step, key)
+        idle = program.idle(batch)
         with jax.named_scope("optimizer"):
-            updates, opt_state = program.optimizer.update(grads, state.opt_state, state.params)
+            updates, opt_state = program.optimizer.update(grads, state.opt_state, state.params, idle=idle)
             params = optax.apply_updates(state.params, updates)
         one = jnp.ones(())
         metrics = {

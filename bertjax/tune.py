@@ -146,8 +146,8 @@ def trained_number(params: Tree, config: TuneConfig, model: EncoderConfig) -> in
 
 
 def restrict(
-    optimizer: optax.GradientTransformation, config: TuneConfig, params: Tree, model: EncoderConfig
-) -> optax.GradientTransformation:
+    optimizer: optax.GradientTransformationExtraArgs, config: TuneConfig, params: Tree, model: EncoderConfig
+) -> optax.GradientTransformationExtraArgs:
     """The optimizer, but for what does not move, and with the rate of every layer."""
     if config.plain:
         return optimizer
@@ -161,7 +161,7 @@ def restrict(
     parts.append(optax.stateless(lambda updates, _: jax.tree.map(jnp.multiply, updates, scales)))
     if config.unfreeze_every is not None:
         parts.append(_unfreeze(config.unfreeze_every, depth, model.layers))
-    return optax.chain(*parts)
+    return optax.with_extra_args_support(optax.chain(*parts))
 
 
 def _unfreeze(every: int, depth: Tree, layers: int) -> optax.GradientTransformation:

@@ -18,6 +18,7 @@ from bertjax.models.stacking import stack_layers
 from bertjax.optim import OPTIMIZERS, Lamb, OptimConfig, learning_rate, make_optimizer
 from bertjax.program import Program
 from bertjax.sharding import Declared
+from bertjax.tune import put
 from bertjax.types import Tree
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
@@ -276,3 +277,95 @@ def test_every_choice_has_a_test_of_its_own() -> None:
     assert set(OPTIMIZERS) == {"adamw", "lamb", "adafactor", "lion", "muon"}
     assert set(optim.SCHEDULES) == {"linear", "cosine", "wsd", "inverse_sqrt", "constant"}
     assert jnp.asarray(learning_rate(config(), TOTAL)(jnp.int32(3))).dtype == jnp.float32
+
+
+# ---------------------------------------------------------------------------------------------- several tasks
+
+HEADS = ("heads_one", "heads_two")
+SIZES = {
+    "encoder/stack/kernel": (5, 3),
+    "encoder/scale": (3,),
+    "heads_one/kernel": (3, 2),
+    "heads_two/kernel": (3, 4),
+}
+
+
+def branches(seed: int) -> Tree:
+    """Random numbers in the shape of an encoder and two heads."""
+    random, tree = np.random.default_rng(seed), {}
+    for path, size in SIZES.items():
+        put(tree, path, random.normal(size=size).astype(np.float32))
+    return tree
+
+
+def named(tree: Tree) -> Tree:
+    return jax.tree.map(lambda x: Declared(x, ("width",) * x.ndim), tree)
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_a_head_that_is_left_out_stays_as_it_is(kind: str) -> None:
+    """Each head moves as if it had an optimizer of its own, which sees only the steps that serve it."""
+    options = config(optimizer=OPTIMIZERS[kind], clip_norm=None, warmup_steps=0, schedule=optim.Constant())
+    together = make_optimizer(options, STEPS, named(branches(0)), HEADS)
+    served = [("heads_one",), ("heads_two",), ("heads_two",), HEADS, ("heads_one",)]
+    params = branches(0)
+    state = together.init(params)
+    for number, names in enumerate(served, 1):
+        before, known = params, state
+        idle = frozenset(HEADS) - set(names)
+        update, state = together.update(branches(number), state, params, idle=idle)
+        params = optax.apply_updates(params, update)
+        for name in idle:
+            assert_equal(params[name], before[name])
+            assert_equal(*(jax.tree.leaves(_of(one, name)) for one in (state, known)))
+        for name in ("encoder", *names):
+            assert not np.array_equal(jax.tree.leaves(params[name])[0], jax.tree.leaves(before[name])[0])
+
+    for head in HEADS:
+        branch = {head: branches(0)[head]}
+        alone = make_optimizer(options, STEPS, named(branch))
+        own = alone.init(branch)
+        for number, names in enumerate(served, 1):
+            if head in names:
+                update, own = alone.update({head: branches(number)[head]}, own, branch)
+                branch = optax.apply_updates(branch, update)
+        assert_near(params[head], branch[head], 1e-6)
+
+
+def _of(state: Tree, head: str) -> Tree:
+    """What an optimizer keeps of a head alone."""
+    (found,) = (part[head] for part in state if isinstance(part, dict))
+    return found
+
+
+@pytest.mark.parity
+def test_heads_without_a_gradient_are_those_of_pytorch() -> None:
+    import torch
+
+    options = config(clip_norm=0.5, warmup_steps=0, schedule=optim.Constant(), weight_decay=0.1)
+    start = branches(0)
+    ours = make_optimizer(options, STEPS, named(start), HEADS)
+    params, state = start, ours.init(start)
+    flat = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(start)}
+    # The scale of a norm does not decay.
+    theirs = {name: torch.nn.Parameter(torch.tensor(leaf)) for name, leaf in flat.items()}
+    groups = [
+        {"params": [one for name, one in theirs.items() if ("scale" in name) == plain], "weight_decay": decay}
+        for plain, decay in ((True, 0.0), (False, 0.1))
+    ]
+    adam = torch.optim.AdamW(groups, lr=options.learning_rate, eps=1e-6)
+    for number in range(7):
+        idle = HEADS[number % 3 == 0]
+        gradient = branches(number)
+        gradient[idle] = jax.tree.map(np.zeros_like, gradient[idle])
+        update, state = ours.update(gradient, state, params, idle=frozenset({idle}))
+        params = optax.apply_updates(params, update)
+        adam.zero_grad(set_to_none=True)
+        for (path, leaf), one in zip(
+            jax.tree_util.tree_leaves_with_path(gradient), theirs.values(), strict=True
+        ):
+            one.grad = None if idle in jax.tree_util.keystr(path) else torch.tensor(leaf)
+        torch.nn.utils.clip_grad_norm_(theirs.values(), 0.5)
+        adam.step()
+    found = [np.asarray(leaf) for leaf in jax.tree.leaves(params)]
+    assert_near(found, [one.detach().numpy() for one in theirs.values()], 1e-5)
