@@ -31,6 +31,8 @@ from bertjax.tasks.nsp import Nsp
 from bertjax.tune import TuneConfig, check_tune
 from bertjax.watchdog import WatchdogConfig
 
+IN_WORKDIR = "workdir"  # of data.cache
+
 CHOICES: settings.Choices = {
     EncoderConfig: PRESETS,
     AttentionOptions: {name: variant.options for name, variant in ATTENTIONS.items()},
@@ -53,7 +55,7 @@ class DataConfig:
     weights: tuple[float, ...] = ()
     """Of the rows that each of several corpora supplies; without any, their numbers of tokens."""
     temperature: float = 1.0
-    """Of the mixture: shares go with weight^(1/temperature), so that above 1 small corpora come forward."""
+    """Of a mixture of corpora, or of tasks: shares go with size^(1/temperature), so above 1 small ones come forward."""
     format: Format = SegmentPair()
     """How text becomes rows."""
     length: int = 128
@@ -62,6 +64,8 @@ class DataConfig:
     """Lengths that batches of labelled records may have; the step is compiled for each."""
     window: int = 32
     """Batches of labelled records that are sorted by length together."""
+    cache: str | None = IN_WORKDIR
+    """Folder that keeps encoded labelled records between starts; `workdir` is one in the run's; none keeps none."""
     threads: int = 2
     """Loader threads; 0 loads in the training thread."""
     ahead: int = 4
@@ -281,7 +285,7 @@ def fingerprint(config: Config, corpus: str) -> dict[str, Any]:
     data = to_dict(config)
     for group, names in {
         "model": ("scan", "remat"),
-        "data": ("corpus", "threads", "ahead"),
+        "data": ("corpus", "cache", "threads", "ahead"),
         "train": (
             *("microbatches", "log_every", "eval_batches", "checkpoint_every", "keep"),
             "watchdog",

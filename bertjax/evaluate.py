@@ -54,7 +54,7 @@ def run(workdir: str, mesh: MeshConfig, assignments: Sequence[str] = ()) -> dict
 
 def _labelled(workdir: str, config: Config) -> dict[str, float]:
     """The scores of the checkpoint that counts."""
-    sets = finetune.open_sets(config, ("heldout",))
+    sets = finetune.open_sets(config, ("heldout",), workdir)
     program = build(sets.config, sets.tokenizer.vocabulary, lengths=sets.lengths)
     checkpoints = Checkpoints(workdir)
     newest = checkpoints.latest()

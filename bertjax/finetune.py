@@ -23,7 +23,7 @@ import numpy as np
 from bertjax import metrics as metrics_lib
 from bertjax import settings, sharding, tasks
 from bertjax.checkpoint import Checkpoints
-from bertjax.config import Config, check, read_workdir
+from bertjax.config import IN_WORKDIR, Config, check, read_workdir
 from bertjax.data.labelled import made_up
 from bertjax.data.labelled.buckets import Buckets, LabelledLoader
 from bertjax.data.labelled.examples import LabelledExamples, shapes_for
@@ -72,7 +72,11 @@ class Sets:
     def loader(self, which: str) -> LabelledLoader:
         """The batches of all tasks."""
         streams = {task.name: self.buckets(task.name, which) for task in self.tasks}
-        shares = {t.name: float(streams[t.name].steps) if t.share is None else t.share for t in self.tasks}
+        power = 1.0 / self.config.data.temperature
+        shares = {
+            task.name: streams[task.name].steps ** power if task.share is None else task.share
+            for task in self.tasks
+        }
         return LabelledLoader(streams, shares, self.config.train.steps, self.config.train.seed, self.digest)
 
     @functools.cached_property
@@ -89,17 +93,27 @@ class Sets:
             self.tokenizer.save(str(folder))
 
 
-def open_sets(config: Config, which: Sequence[str] = ("train", "heldout", "test")) -> Sets:
-    """Reads and tokenises the records of all tasks; without `train` those of a config that was completed before."""
+def open_sets(
+    config: Config, which: Sequence[str] = ("train", "heldout", "test"), workdir: str | None = None
+) -> Sets:
+    """Reads and tokenises the records of all tasks; without `train` those of a config that was completed before.
+
+    What was tokenised in this workdir before is not tokenised again.
+    """
     check(config)
-    tokenizer, length = find_tokenizer(config), config.data.length
+    tokenizer, length, cache = find_tokenizer(config), config.data.length, cache_folder(config, workdir)
     resolved, splits, examples, lengths = [], {}, {}, {}
     for task in tasks.labelled(config.tasks):
         wanted = [name for name in which if name != "test" or task.records.test is not None]
         mine = {name: task.read(name) for name in wanted}
         if "train" in mine:
             task = resolve(task, mine["train"], config.model.init)
-        made = {name: task.examples(split, tokenizer, length) for name, split in mine.items()}
+        made = {name: task.examples(split, tokenizer, length, cache) for name, split in mine.items()}
+        if "heldout" in made and not made["heldout"].values["weight"].any():
+            raise ValueError(
+                f"{mine['heldout'].name} has no labels that {task.name} could be judged by, its columns are "
+                f"{', '.join(mine['heldout'].columns)}: name that of the labels, or another records.heldout"
+            )
         longest = np.concatenate([some.lengths for some in made.values()])
         lengths[task.name] = shapes_for(longest, config.data.shapes, length)
         resolved.append(task)
@@ -108,6 +122,13 @@ def open_sets(config: Config, which: Sequence[str] = ("train", "heldout", "test"
     if "train" in which:
         config = _complete(config, examples)
     return Sets(config, tokenizer, splits, examples, lengths)
+
+
+def cache_folder(config: Config, workdir: str | None) -> str | None:
+    """Where encoded records are kept; None for nowhere."""
+    if config.data.cache != IN_WORKDIR:
+        return config.data.cache
+    return None if workdir is None else os.path.join(workdir, "cache")
 
 
 def resolve(asked: LabelledTask, train: Split, init: str | None) -> LabelledTask:
@@ -237,12 +258,12 @@ def predict_records(
     config = dataclasses.replace(
         config, data=dataclasses.replace(config.data, corpus=workdir), mesh=MeshConfig()
     )
-    tokenizer, length = find_tokenizer(config), config.data.length
+    tokenizer, length, cache = find_tokenizer(config), config.data.length, cache_folder(config, workdir)
     tasks_of = {
         name: dataclasses.replace(chosen, records=records, **columns or {}) for name, records in sets.items()
     }
     splits = {name: one.read(which) for name, one in tasks_of.items()}
-    examples = {name: one.examples(splits[name], tokenizer, length) for name, one in tasks_of.items()}
+    examples = {name: one.examples(splits[name], tokenizer, length, cache) for name, one in tasks_of.items()}
     every = np.concatenate([some.lengths for some in examples.values()])
     lengths = shapes_for(every, config.data.shapes, length)
     program = build(config, tokenizer.vocabulary, lengths={chosen.name: lengths})

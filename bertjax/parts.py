@@ -42,11 +42,11 @@ class Part:
         return heldout | {f"tokens_seen/{name}": tokens for name, tokens in self.seen(step).items()}
 
 
-def open_run(config: Config) -> tuple[list[Part], Sets | None]:
+def open_run(config: Config, workdir: str | None = None) -> tuple[list[Part], Sets | None]:
     """The parts of a run; of one over labelled records these, too."""
     if not tasks.labelled(config.tasks):
         return open_parts(config), None
-    sets = open_sets(config)
+    sets = open_sets(config, workdir=workdir)
     return [open_labelled(sets)], sets
 
 

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from absl import flags, logging
 
 from bertjax import experiment, settings
-from bertjax.config import CHOICES, Config, adopt
+from bertjax.config import CHOICES, IN_WORKDIR, Config, adopt
 
 HEAD = ("task", "metric", "published", "best", "mean", "sd", "minutes a run", "accelerator hours")
 
@@ -96,6 +96,8 @@ def _run(
     chosen = {name: found[name] for name in values.only} or dict(found)
     # All settings are asked for before the first run begins.
     configs = {name: resolved(entry.config, values.set, smoke=values.smoke) for name, entry in chosen.items()}
+    # Records are encoded once for all seeds.
+    configs = {name: _sharing(config, f"{values.workdir}/cache") for name, config in configs.items()}
     root, lines, failed = pathlib.Path(values.workdir), [], 0
     for name, entry in chosen.items():
         try:
@@ -119,6 +121,12 @@ def resolved(config: Config, assignments: Sequence[str], *, smoke: bool) -> Conf
     if config.model.init is not None:
         config = settings.override(adopt(config), assignments, CHOICES)
     return config
+
+
+def _sharing(config: Config, folder: str) -> Config:
+    if config.data.cache != IN_WORKDIR:
+        return config
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, cache=folder))
 
 
 def _one(config: Config, folder: pathlib.Path, seed: int) -> pathlib.Path:

@@ -49,7 +49,7 @@ Finish = Callable[[dict[str, float]], dict[str, float]]
 def train(config: Config, workdir: str, finish: Finish = lambda values: values) -> bool:
     """Runs or resumes; False if the run was finished before. `finish` turns the last evaluation into the result."""
     check(config)
-    parts, sets = open_run(config)
+    parts, sets = open_run(config, workdir)
     if sets is not None:
         config = sets.config  # with all that only the records tell
     ready = preflight.check(

@@ -77,6 +77,7 @@ class Answer(LabelledTask):
     """Rate before the scores; none takes the encoder's."""
 
     kind: ClassVar[str] = "answer"
+    kept: ClassVar[type | None] = Window
 
     def __post_init__(self) -> None:
         """Refuses sizes that are none."""

@@ -9,8 +9,8 @@ says that the option is right. What it is worth counts by question:
 """
 
 import dataclasses
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -61,7 +61,7 @@ class Judge(Classify):
             )
         return resolved
 
-    def chosen(self, predictions: Sequence[Prediction], split: Split) -> dict[str, str]:
+    def chosen(self, predictions: Sequence[Mapping[str, Any]], split: Split) -> dict[str, str]:
         """The likeliest option of every question."""
         assert self.option is not None
         options = split.texts(self.option, self.at("option"))

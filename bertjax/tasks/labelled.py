@@ -14,14 +14,15 @@ empty or has no label. All tasks of a run share the encoder; the heads of those 
 
 import abc
 import dataclasses
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
 from bertjax.data.examples import Format
-from bertjax.data.labelled import made_up
-from bertjax.data.labelled.examples import Example, LabelledExamples, Target
+from bertjax.data.labelled import cached, made_up
+from bertjax.data.labelled.examples import Example, LabelledExamples, Shape, Target
 from bertjax.data.labelled.records import SYNTHETIC, Records, read_split
 from bertjax.data.labelled.split import Split
 from bertjax.data.subword import Tokenizer
@@ -31,6 +32,7 @@ from bertjax.types import Array, Batch, Float
 
 Prediction = dict[str, Any]
 WEIGHT = Target(np.float32)
+NOT_ENCODED = ("weight", "called", "records", "share", "metric")  # settings that change no example
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,11 +44,13 @@ class LabelledTask(Task):
     records: Records = Records()
     """Where its records come from."""
     share: float | None = None
-    """How often its batches come, relative to those of other tasks; none is the number of its batches in an epoch."""
+    """How often its batches come, relative to other tasks; none goes by its batches in an epoch (data.temperature)."""
     metric: str = ""
     """Score that stands for the task where there is one number for it; empty is the first that it reports."""
 
     kind: ClassVar[str]
+    # What an example keeps on the host, as `about`: an array, a dataclass of arrays and whole numbers, or nothing.
+    kept: ClassVar[type | None] = None
 
     @property
     def name(self) -> str:
@@ -102,15 +106,23 @@ class LabelledTask(Task):
         del train
         return self
 
-    def examples(self, split: Split, tokenizer: Tokenizer, length: int) -> LabelledExamples:
-        """The examples of a split."""
-        return LabelledExamples(
-            self.encode(split, tokenizer, length),
-            targets=self.targets(),
-            group=self.group,
-            vocabulary=tokenizer.vocabulary,
-            records=len(split),
-        )
+    def examples(
+        self, split: Split, tokenizer: Tokenizer, length: int, cache: str | None = None
+    ) -> LabelledExamples:
+        """The examples of a split; those of a large one are kept in the folder `cache`, if there is one."""
+        shape = Shape(self.targets(), self.group, tokenizer.vocabulary, len(split))
+        if cache is None or len(split) < cached.LEAST:
+            return LabelledExamples(self.encode(split, tokenizer, length), shape)
+        names = [field.name for field in dataclasses.fields(self) if field.name not in NOT_ENCODED]
+        key = {
+            "records": split.digest,
+            "tokenizer": tokenizer.digest,
+            "length": length,
+            "task": {name: getattr(self, name) for name in names},
+            "code": cached.code_of(type(self)),
+        }
+        encode = functools.partial(self.encode, split, tokenizer, length)
+        return cached.open_or_make(cache, key, encode, shape, kept=self.kept)
 
     def serves(self, batch: Batch) -> bool:
         """Whether a batch is its own."""

@@ -60,6 +60,7 @@ class Tag(LabelledTask):
     """Rate before the scores; none takes the encoder's."""
 
     kind: ClassVar[str] = "tag"
+    kept: ClassVar[type | None] = np.ndarray
 
     def __post_init__(self) -> None:
         """Refuses an overlap that is none."""

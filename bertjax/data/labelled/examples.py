@@ -7,10 +7,12 @@ below the other in a batch, and are never parted. A record may give several exam
     targets             one value an example, or of a fixed shape
     token targets       one value a token, end to end as the tokens are
     record, about       which record an example is of, and what its predictions need to know; these stay on the host
+
+They are put together some at a time, so that `cached` can keep them on disk and need not hold them in memory.
 """
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,9 +21,10 @@ from bertjax.data.corpus import Vocabulary
 from bertjax.data.examples import Rows
 from bertjax.types import Int
 
-__all__ = ["Example", "LabelledExamples", "Row", "Target", "shapes_for"]
+__all__ = ["Example", "LabelledExamples", "Row", "Shape", "Target", "chunks", "columns_of", "shapes_for"]
 
 UNIT = 8  # batches are multiples of this long
+CHUNK = 4096  # examples that are put together at a time
 
 
 class Target(NamedTuple):
@@ -49,52 +52,79 @@ class Example(NamedTuple):
     about: Any = None
 
 
+class Shape(NamedTuple):
+    """What all examples of a split have in common."""
+
+    targets: Mapping[str, Target]
+    group: int  # rows of an example
+    vocabulary: Vocabulary
+    records: int  # that they were made of
+
+
+def columns_of(shape: Shape) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
+    """Type and inner shape of every array that examples are kept in."""
+    fixed = {"tokens": np.int32, "types": np.int32, "sizes": np.int64, "record": np.int64}
+    columns: dict[str, tuple[np.dtype, tuple[int, ...]]] = {n: (np.dtype(t), ()) for n, t in fixed.items()}
+    for name, target in shape.targets.items():
+        assert shape.group == 1 or not target.tokens, "a value for each token is of one row"
+        columns[f"target {name}"] = np.dtype(target.dtype), () if target.tokens else target.shape
+    return columns
+
+
+def chunks(examples: Iterable[Example], shape: Shape) -> Iterator[tuple[dict[str, np.ndarray], list[Any]]]:
+    """Some examples at a time, as flat arrays, and what stays on the host of each."""
+    columns, source = columns_of(shape), iter(examples)
+    while some := list(itertools.islice(source, CHUNK)):
+        assert all(len(example.rows) == shape.group for example in some), f"groups of {shape.group} rows"
+        rows = [row for example in some for row in example.rows]
+        found: dict[str, Any] = {
+            "tokens": [row.tokens for row in rows],
+            "types": [row.types for row in rows],
+            "sizes": [[len(row.tokens) for row in rows]],
+            "record": [[example.record for example in some]],
+        }
+        for name, target in shape.targets.items():
+            values = [example.targets[name] for example in some]
+            found[f"target {name}"] = values if target.tokens else [values]
+        made = {
+            name: np.concatenate(found[name]).astype(dtype, copy=False).reshape(-1, *inner)
+            for name, (dtype, inner) in columns.items()
+        }
+        for name, target in shape.targets.items():
+            assert not target.tokens or len(made[f"target {name}"]) == len(made["tokens"]), name
+        yield made, [example.about for example in some]
+
+
 class LabelledExamples:
     """The examples of a split."""
 
-    def __init__(
-        self,
-        examples: Iterable[Example],
-        *,
-        targets: Mapping[str, Target],
-        group: int,
-        vocabulary: Vocabulary,
-        records: int,
-    ) -> None:
-        """`group` is the number of rows of each example, `records` how many they were made of."""
-        self.targets, self.group, self.vocabulary, self.records = dict(targets), group, vocabulary, records
-        flat: dict[str, list[Any]] = {name: [] for name in ("tokens", "types", *targets)}
-        sizes: list[int] = []
-        record: list[int] = []
-        self.about: list[Any] = []
-        for example in examples:
-            assert len(example.rows) == group, f"{len(example.rows)} rows in a group of {group}"
-            for row in example.rows:
-                flat["tokens"].append(row.tokens)
-                flat["types"].append(row.types)
-                sizes.append(len(row.tokens))
-            for name in targets:
-                flat[name].append(example.targets[name])
-            record.append(example.record)
-            self.about.append(example.about)
-        self.size = len(record)
-        self.record = np.array(record, np.int64)
-        self.offsets = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
-        self.tokens, self.types = (
-            np.concatenate([np.zeros(0, np.int32), *flat[n]]) for n in ("tokens", "types")
-        )
-        self.values: dict[str, np.ndarray] = {}
-        for name, target in targets.items():
-            if target.tokens:
-                assert group == 1, "a value for each token is of one row"
-                self.values[name] = np.concatenate([np.zeros(0, target.dtype), *flat[name]]).astype(
-                    target.dtype
-                )
-                assert len(self.values[name]) == len(self.tokens), name
-            else:
-                self.values[name] = np.asarray(flat[name], target.dtype).reshape(self.size, *target.shape)
+    def __init__(self, examples: Iterable[Example], shape: Shape) -> None:
+        """In memory."""
+        parts = {name: [np.zeros((0, *inner), dtype)] for name, (dtype, inner) in columns_of(shape).items()}
+        about: list[Any] = []
+        for made, some in chunks(examples, shape):
+            for name, values in made.items():
+                parts[name].append(values)
+            about += some
+        self._hold({name: np.concatenate(some) for name, some in parts.items()}, about, shape)
+
+    @classmethod
+    def of(cls, columns: Mapping[str, np.ndarray], about: Sequence[Any], shape: Shape) -> "LabelledExamples":
+        """Those that arrays hold, which may lie on disk."""
+        examples = cls.__new__(cls)
+        examples._hold(columns, about, shape)
+        return examples
+
+    def _hold(self, columns: Mapping[str, np.ndarray], about: Sequence[Any], shape: Shape) -> None:
+        self.targets, self.group = dict(shape.targets), shape.group
+        self.vocabulary, self.records = shape.vocabulary, shape.records
+        self.tokens, self.types, self.record = (columns[name] for name in ("tokens", "types", "record"))
+        self.values = {name: columns[f"target {name}"] for name in shape.targets}
+        self.about, self.size = about, len(self.record)
+        sizes = np.asarray(columns["sizes"])
+        self.offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)])
         # The longest row of each example: what it needs of a batch.
-        self.lengths = np.asarray(sizes, np.int64).reshape(self.size, group).max(axis=1, initial=0)
+        self.lengths = sizes.reshape(self.size, self.group).max(axis=1, initial=0)
 
     def __len__(self) -> int:
         return self.size

@@ -11,7 +11,7 @@ import pytest
 from bertjax.data.fast_tokenizer import FastTokenizer, wordpiece_json
 from bertjax.data.labelled import made_up
 from bertjax.data.labelled.buckets import Buckets, LabelledLoader, abstract_labelled, place_rows
-from bertjax.data.labelled.examples import Example, LabelledExamples, Row, Target, shapes_for
+from bertjax.data.labelled.examples import Example, LabelledExamples, Row, Shape, Target, shapes_for
 from bertjax.data.labelled.template import Template, windows
 from bertjax.sharding import MeshConfig, make_mesh
 
@@ -36,9 +36,7 @@ def make_examples(sizes: Sequence[int], *, group: int = 1) -> LabelledExamples:
 
     chosen = {name: target for name, target in TARGETS.items() if group == 1 or not target.tokens}
     made = (example(index, size) for index, size in enumerate(sizes))
-    return LabelledExamples(
-        made, targets=chosen, group=group, vocabulary=VOCABULARY, records=(len(sizes) + 1) // 2
-    )
+    return LabelledExamples(made, Shape(chosen, group, VOCABULARY, (len(sizes) + 1) // 2))
 
 
 def random_sizes(number: int, longest: int = 40) -> list[int]:
