@@ -55,18 +55,19 @@ def crew(
     count: int = 2,
     present: Sequence[int] | None = None,
     config: Sequence[str] = (),
+    child: str = CHILD,
     before: dict[int, str] | None = None,
     flags: dict[int, list[str]] | None = None,
 ) -> Iterator[list[subprocess.Popen[str]]]:
     """Starts those of `count` processes that are `present`; none is left behind.
 
-    `before` is code that a process runs first, `flags` are what it is given beyond what all have.
+    `child` is what all run, `before` code that a process runs first, `flags` are what it is given beyond the others.
     """
     address = f"127.0.0.1:{free_port()}"
     processes = []
     try:
         for index in present or range(count):
-            code = CHILD.format(before=(before or {}).get(index, ""), settings=list(config))
+            code = child.format(before=(before or {}).get(index, ""), settings=list(config))
             command = [sys.executable, "-c", code, f"--workdir={workdir}", f"--coordinator={address}"]
             command += [f"--processes={count}", f"--process={index}", *(flags or {}).get(index, [])]
             processes.append(

@@ -15,10 +15,10 @@ from bertjax import experiment, suite
 from bertjax.config import check
 from bertjax.data.labelled import made_up
 from bertjax.suite import Entry
-from experiments.finetune import glue, packages, superglue, xnli
+from experiments.finetune import glue, multitask, packages, superglue, xnli
 from experiments.finetune.recipe import recipe
 
-SUITES = ("glue", "superglue", "chinese", "squad", "ner", "multiple_choice", "sts", "xnli")
+SUITES = ("glue", "superglue", "chinese", "squad", "ner", "multiple_choice", "sts", "xnli", "multitask")
 SINGLE = ("news", "tweets", "tweet_entities")
 
 
@@ -161,8 +161,8 @@ SUBMITTED: dict[str, tuple[tuple[str, ...], list[dict[str, Any]], bytes]] = {
     "multirc": (
         ("0", "1"),
         predicted("1", "0", "0", "1", "1"),
-        b'{"idx": 0, "passage": {"questions": [{"idx": 0, "answers": [{"idx": 0, "label": 1}, {"idx": 1, "label": 0}]}, '
-        b'{"idx": 1, "answers": [{"idx": 2, "label": 0}, {"idx": 3, "label": 1}, {"idx": 4, "label": 1}]}]}}\n',
+        b'{"idx": 0, "passage": {"questions": [{"idx": 0, "answers": [{"idx": 0, "label": 1}, {"idx": 1, "label": 0}]}'
+        b', {"idx": 1, "answers": [{"idx": 2, "label": 0}, {"idx": 3, "label": 1}, {"idx": 4, "label": 1}]}]}}\n',
     ),
     "record": (
         ("false", "true"),
@@ -213,6 +213,27 @@ def test_all_of_superglue_from_its_files(tmp_path: Path, capsys: pytest.CaptureF
     assert {line[0] for line in table(target)} == {*superglue.SETS, *superglue.DIAGNOSTIC}
     files = {path.stem for path in (target / "submission").iterdir()}
     assert files == {one.files.path for one in superglue.SETS.values()} | set(superglue.DIAGNOSTIC)
+    capsys.readouterr()
+
+
+@pytest.mark.usefixtures("quick_compiles")
+def test_tasks_of_glue_learned_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(multitask, "GROUPS", {"few": ("cola", "stsb")})
+    data, target = glue_folder(tmp_path / "glue"), tmp_path / "runs"
+    arguments = small(data, target, "--set=data.temperature=2")
+    assert run(multitask, *arguments, finish=multitask.finish) == 0
+    lines = table(target)
+    assert [line[:2] for line in lines] == [
+        ["few", "score"],
+        ["few: cola", "matthews"],
+        ["few: stsb", "pearson"],
+    ]
+    assert lines[2][2] == "best 89.04"
+    assert float(lines[0][3]) == pytest.approx((float(lines[1][3]) + float(lines[2][3])) / 2, abs=0.01)
+    files = sorted(path.name for path in (target / "submission" / "few").iterdir())
+    assert files == ["CoLA.tsv", "STS-B.tsv"]
     capsys.readouterr()
 
 

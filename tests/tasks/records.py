@@ -6,10 +6,36 @@ from typing import Any
 import jax
 import numpy as np
 
+from bertjax.data.fast_tokenizer import FastTokenizer, Special
+from bertjax.data.labelled import made_up
 from bertjax.data.labelled.examples import LabelledExamples
 from bertjax.data.labelled.split import Split
 from bertjax.tasks import LabelledTask
 from bertjax.types import Batch
+
+WORDPIECE = made_up.tokenizer()
+
+
+def byte_level() -> FastTokenizer:
+    """Byte-level BPE, whose tokens may begin with a space."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    fast = Tokenizer(models.BPE())
+    fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    fast.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=320,
+        special_tokens=names,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    fast.train_from_iterator([" ".join(made_up.WORDS)] * 3, trainer)
+    Special().add_to(fast)
+    return FastTokenizer({"tokenizer.json": fast.to_str().encode()})
+
+
+TOKENIZERS = {"wordpiece": WORDPIECE, "byte_level": byte_level()}
 
 
 def make_split(**columns: Any) -> Split:
@@ -39,3 +65,7 @@ def outcomes_of(task: LabelledTask, logits: Any, batch: Batch) -> Mapping[str, l
     found = jax.device_get(run(logits, batch))
     real = batch.example_id[:: task.group] >= 0
     return {name: [np.asarray(value) for value in values[real]] for name, values in found.items()}
+
+
+def log_softmax(x: np.ndarray) -> np.ndarray:
+    return x - np.log(np.exp(x).sum(-1, keepdims=True))
