@@ -15,4 +15,6 @@ def slow_but(cases: Iterable[Any], quick: Collection[Any]) -> list[Any]:
     cases = list(cases)
     unknown = [case for case in quick if case not in cases]
     assert not unknown, f"no such cases: {unknown}"
-    return [case if case in quick else pytest.param(case, marks=pytest.mark.slow) for case in cases]
+    apart = [case if isinstance(case, tuple) else (case,) for case in cases]  # a tuple is for several names
+    marked = [pytest.param(*values, marks=pytest.mark.slow) for values in apart]
+    return [case if case in quick else mark for case, mark in zip(cases, marked, strict=True)]
