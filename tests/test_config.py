@@ -19,6 +19,7 @@ FREE = {
     "model.scan",
     "model.remat",
     "data.corpus",
+    "data.cache",
     "data.threads",
     "data.ahead",
     "train.microbatches",
