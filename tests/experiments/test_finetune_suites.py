@@ -273,6 +273,24 @@ def test_other_sets_from_their_files(layout: str, tmp_path: Path, capsys: pytest
     capsys.readouterr()
 
 
+SMALL = ("superglue record", "chinese lcqmc", "multiple_choice race", "sts bi_encoder", "multitask inference")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick_compiles")
+@pytest.mark.parametrize("what", SMALL)
+def test_a_suite_runs_small_on_made_up_records(
+    what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, only = what.split()
+    module = import_module(f"experiments.finetune.{name}")
+    finish = getattr(module, "finish", None)  # which a small run does not ask
+    assert run(module, "--smoke", f"--only={only}", f"--workdir={tmp_path}", finish=finish) == 0
+    (line,) = table(tmp_path)
+    assert line[0] == only and float(line[3]) >= -100
+    capsys.readouterr()
+
+
 def test_what_a_suite_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(glue, "--only=colla", f"--workdir={tmp_path}") == 2
     assert "unknown task 'colla': did you mean 'cola'" in capsys.readouterr().err
