@@ -18,8 +18,18 @@ from bertjax.data.examples import Examples, Format
 from bertjax.data.formats import FORMATS
 from bertjax.data.open import corpus_names, open_examples
 from bertjax.data.pairs import SegmentPair
-from bertjax.layers.config import AttentionOptions, EncoderConfig, Full, PositionOptions
+from bertjax.layers.config import (
+    ADAPTERS,
+    PROMPTS,
+    Adapter,
+    AttentionOptions,
+    EncoderConfig,
+    Full,
+    PositionOptions,
+    Prompt,
+)
 from bertjax.layers.position import POSITIONS
+from bertjax.models.features import FEATURES, Features
 from bertjax.models.presets import PRESETS
 from bertjax.models.task_heads import HEADS, HeadOptions
 from bertjax.optim import OPTIMIZERS, SCHEDULES, Muon, OptimConfig, OptimizerOptions, ScheduleOptions
@@ -38,6 +48,9 @@ CHOICES: settings.Choices = {
     Format: FORMATS,
     Task: TASKS,
     HeadOptions: HEADS,
+    Adapter: ADAPTERS,
+    Prompt: PROMPTS,
+    Features: FEATURES,
     MaskingOptions: MASKINGS,
     OptimizerOptions: OPTIMIZERS,
     ScheduleOptions: SCHEDULES,
@@ -343,10 +356,12 @@ def read_workdir(workdir: str) -> tuple[Config, dict[str, Any]]:
 
 
 def adopt(config: Config) -> Config:
-    """The config with the encoder, and the tokenizer, of the run that `model.init` names."""
+    """The config with the encoder, and the tokenizer, of the run that `model.init` names, and what it adds to that."""
     folder = config.model.init
     if folder is None:
         return config
-    model = dataclasses.replace(read_workdir(folder)[0].model, init=folder)
+    theirs = read_workdir(folder)[0].model
+    added = {name: getattr(config.model, name) or getattr(theirs, name) for name in ("adapter", "prompt")}
+    model = dataclasses.replace(theirs, init=folder, **added)
     corpus = folder if config.data.corpus == DataConfig().corpus else config.data.corpus
     return dataclasses.replace(config, model=model, data=dataclasses.replace(config.data, corpus=corpus))

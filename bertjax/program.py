@@ -22,7 +22,7 @@ from bertjax.data.loader import abstract_batch
 from bertjax.inherit import inherit, open_source, place_parameters
 from bertjax.models.network import Network
 from bertjax.optim import make_optimizer
-from bertjax.tune import extend, forget, merged, restrict
+from bertjax.tune import extend, forget, hold, merged, restrict
 from bertjax.types import Batch, TrainState, Tree
 
 
@@ -48,10 +48,14 @@ class Program:
         """Their number."""
         return sharding.count(self.state.params)
 
-    def apply(self, params: Tree, batch: Batch, **options: Any) -> dict[str, Any]:
-        """The outputs of the network."""
+    def apply(self, params: Tree, batch: Batch, *, train: bool, **options: Any) -> dict[str, Any]:
+        """The outputs of the network; in training what never moves is constant, and a frozen encoder drops nothing."""
+        tune = self.config.tune
+        if train:
+            params = hold(params, tune, self.config.model)
+        params, alive = merged(params, tune), tune.trained != "heads" or tune.norms
         outputs: dict[str, Any] = self.network.apply(
-            {"params": merged(params, self.config.tune)}, batch, **options
+            {"params": params}, batch, train=train and alive, **options
         )
         return outputs
 
