@@ -13,6 +13,7 @@ import jax
 
 from bertjax import settings
 from bertjax import tasks as tasks_lib
+from bertjax.adversarial import ADVERSARIES, AdversarialOptions, check_adversarial
 from bertjax.attention import ATTENTIONS, check_attention, name_of
 from bertjax.data.examples import Examples, Format
 from bertjax.data.formats import FORMATS
@@ -51,6 +52,7 @@ CHOICES: settings.Choices = {
     Adapter: ADAPTERS,
     Prompt: PROMPTS,
     Features: FEATURES,
+    AdversarialOptions: ADVERSARIES,
     MaskingOptions: MASKINGS,
     OptimizerOptions: OPTIMIZERS,
     ScheduleOptions: SCHEDULES,
@@ -123,6 +125,8 @@ class TrainConfig:
     """Held-out metric, as heldout_accuracy, whose best checkpoint is kept and used; none uses the last one."""
     patience: int | None = None
     """Evaluations without a better one after which the run ends; none goes on to the last step."""
+    adversarial: AdversarialOptions | None = None
+    """Noise in the embeddings that is trained against; none for none."""
     checkpoint_every: int = 1000
     """Steps between checkpoints; one more is written at the end and on SIGTERM."""
     keep: int = 2
@@ -181,6 +185,7 @@ def check(config: Config) -> None:
     if optim.clip_norm is not None and optim.clip_norm <= 0:
         raise ValueError(f"optim.clip_norm={optim.clip_norm} must be above 0, or none for no clipping")
     check_tune(config.tune, config.model)
+    check_adversarial(train.adversarial, config.tasks, config.model)
     if config.tune.trained != "all" and isinstance(optim.optimizer, Muon):
         raise ValueError(
             "optim.optimizer=muon moves whole matrices: set tune.trained=all or another optimizer"
