@@ -61,7 +61,9 @@ def open_source(workdir: str, *, scan: bool) -> Source:
     if step is None:
         raise ValueError(f"model.init={workdir} holds no whole checkpoint: let that run go on first")
     step = History(workdir, config.train, step).best or step
-    tree = (stack_layers if scan else unstack_layers)(Checkpoints(workdir).load_params(step))
+    # From the host: what was read lies on one device, and the mesh that this runs in may have more.
+    known = jax.device_get(Checkpoints(workdir).load_params(step))
+    tree = (stack_layers if scan else unstack_layers)(known)
     tokenizer = open_tokenizer(workdir)
     size = config.model.vocab if tokenizer is None else tokenizer.vocabulary.size
     leaves = merged_leaves(flat(jax.device_get(tree)), config.tune)
