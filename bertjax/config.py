@@ -13,13 +13,24 @@ import jax
 
 from bertjax import settings
 from bertjax import tasks as tasks_lib
+from bertjax.adversarial import ADVERSARIES, AdversarialOptions, check_adversarial
 from bertjax.attention import ATTENTIONS, check_attention, name_of
 from bertjax.data.examples import Examples, Format
 from bertjax.data.formats import FORMATS
 from bertjax.data.open import corpus_names, open_examples
 from bertjax.data.pairs import SegmentPair
-from bertjax.layers.config import AttentionOptions, EncoderConfig, Full, PositionOptions
+from bertjax.layers.config import (
+    ADAPTERS,
+    PROMPTS,
+    Adapter,
+    AttentionOptions,
+    EncoderConfig,
+    Full,
+    PositionOptions,
+    Prompt,
+)
 from bertjax.layers.position import POSITIONS
+from bertjax.models.features import FEATURES, Features
 from bertjax.models.presets import PRESETS
 from bertjax.models.task_heads import HEADS, HeadOptions
 from bertjax.optim import OPTIMIZERS, SCHEDULES, Muon, OptimConfig, OptimizerOptions, ScheduleOptions
@@ -40,6 +51,10 @@ CHOICES: settings.Choices = {
     Format: FORMATS,
     Task: TASKS,
     HeadOptions: HEADS,
+    Adapter: ADAPTERS,
+    Prompt: PROMPTS,
+    Features: FEATURES,
+    AdversarialOptions: ADVERSARIES,
     MaskingOptions: MASKINGS,
     OptimizerOptions: OPTIMIZERS,
     ScheduleOptions: SCHEDULES,
@@ -114,6 +129,8 @@ class TrainConfig:
     """Held-out metric, as heldout_accuracy, whose best checkpoint is kept and used; none uses the last one."""
     patience: int | None = None
     """Evaluations without a better one after which the run ends; none goes on to the last step."""
+    adversarial: AdversarialOptions | None = None
+    """Noise in the embeddings that is trained against; none for none."""
     checkpoint_every: int = 1000
     """Steps between checkpoints; one more is written at the end and on SIGTERM."""
     keep: int = 2
@@ -172,6 +189,7 @@ def check(config: Config) -> None:
     if optim.clip_norm is not None and optim.clip_norm <= 0:
         raise ValueError(f"optim.clip_norm={optim.clip_norm} must be above 0, or none for no clipping")
     check_tune(config.tune, config.model)
+    check_adversarial(train.adversarial, config.tasks, config.model)
     if config.tune.trained != "all" and isinstance(optim.optimizer, Muon):
         raise ValueError(
             "optim.optimizer=muon moves whole matrices: set tune.trained=all or another optimizer"
@@ -347,10 +365,12 @@ def read_workdir(workdir: str) -> tuple[Config, dict[str, Any]]:
 
 
 def adopt(config: Config) -> Config:
-    """The config with the encoder, and the tokenizer, of the run that `model.init` names."""
+    """The config with the encoder, and the tokenizer, of the run that `model.init` names, and what it adds to that."""
     folder = config.model.init
     if folder is None:
         return config
-    model = dataclasses.replace(read_workdir(folder)[0].model, init=folder)
+    theirs = read_workdir(folder)[0].model
+    added = {name: getattr(config.model, name) or getattr(theirs, name) for name in ("adapter", "prompt")}
+    model = dataclasses.replace(theirs, init=folder, **added)
     corpus = folder if config.data.corpus == DataConfig().corpus else config.data.corpus
     return dataclasses.replace(config, model=model, data=dataclasses.replace(config.data, corpus=corpus))

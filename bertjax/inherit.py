@@ -2,7 +2,7 @@
 
 `model.init=WORKDIR` starts from the newest checkpoint of that run instead of random numbers. Step, optimizer and
 schedule start anew. Encoders must be of one shape, but for two tables; heads that both have are taken over, others
-start fresh, and so does a pooler that the source lacks.
+start fresh, and so do a pooler, adapters and a prompt that the source lacks.
 
     tokens      matched by name, where the two runs have tokenizers, else by number. A new token starts at the mean of
                 all old ones plus noise of a tenth of their spread, and so does its bias at the mean: at first it is
@@ -14,6 +14,7 @@ The bundle's layers may lie scanned or unrolled; the new run's config decides ho
 
 import dataclasses
 import pathlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,7 +33,12 @@ from bertjax.sharding import Declared
 from bertjax.tune import LOW_RANK, merged_leaves
 from bertjax.types import Int, Tree
 
-ENCODER, POOLER = "encoder/", "encoder/pooler/"
+ENCODER = "encoder/"
+FRESH = {  # what an encoder may have that the source lacks, by its paths
+    "pooler": re.compile(r"^encoder/pooler/"),
+    "adapters": re.compile(r"_adapter/(down|up)/(kernel|bias)$"),
+    "prompt": re.compile(r"/prompt$"),
+}
 NEW = -1  # the old number of a token that the old vocabulary lacks
 NOISE = 0.1  # of the spread of old embeddings, around their mean
 
@@ -55,7 +61,9 @@ def open_source(workdir: str, *, scan: bool) -> Source:
     if step is None:
         raise ValueError(f"model.init={workdir} holds no whole checkpoint: let that run go on first")
     step = History(workdir, config.train, step).best or step
-    tree = (stack_layers if scan else unstack_layers)(Checkpoints(workdir).load_params(step))
+    # From the host: what was read lies on one device, and the mesh that this runs in may have more.
+    known = jax.device_get(Checkpoints(workdir).load_params(step))
+    tree = (stack_layers if scan else unstack_layers)(known)
     tokenizer = open_tokenizer(workdir)
     size = config.model.vocab if tokenizer is None else tokenizer.vocabulary.size
     leaves = merged_leaves(flat(jax.device_get(tree)), config.tune)
@@ -100,10 +108,14 @@ def inherit(
             old = old[np.where(row < offset, row, offset + (row - offset) % (len(old) - offset))]
         if old is not None and old.shape == want.shape:
             taken[path] = old
-        elif path.startswith(ENCODER) and not path.startswith(POOLER):
-            odd.append(path)
+        elif path.startswith(ENCODER):
+            added = next((name for name, pattern in FRESH.items() if pattern.search(path)), None)
+            if added is None or (old is not None and added != "pooler"):
+                odd.append(path)
+            else:
+                fresh.append(added)
         elif not path.startswith(f"{LOW_RANK}/"):
-            fresh.append("pooler" if path.startswith(POOLER) else _head(path))
+            fresh.append(_head(path))
     if odd:
         here, there = (
             f"of shape {list(arrays[odd[0]].shape)}" if odd[0] in arrays else "missing"

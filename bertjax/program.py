@@ -23,7 +23,7 @@ from bertjax.inherit import inherit, open_source, place_parameters
 from bertjax.models.network import Network
 from bertjax.optim import make_optimizer
 from bertjax.tasks import LabelledTask
-from bertjax.tune import extend, forget, merged, restrict
+from bertjax.tune import extend, forget, hold, merged, restrict
 from bertjax.types import Batch, TrainState, Tree
 
 
@@ -49,10 +49,14 @@ class Program:
         """Their number."""
         return sharding.count(self.state.params)
 
-    def apply(self, params: Tree, batch: Batch, **options: Any) -> dict[str, Any]:
-        """The outputs of the network."""
+    def apply(self, params: Tree, batch: Batch, *, train: bool, **options: Any) -> dict[str, Any]:
+        """The outputs of the network; in training what never moves is constant, and a frozen encoder drops nothing."""
+        tune = self.config.tune
+        if train:
+            params = hold(params, tune, self.config.model)
+        params, alive = merged(params, tune), tune.trained != "heads" or tune.norms
         outputs: dict[str, Any] = self.network.apply(
-            {"params": merged(params, self.config.tune)}, batch, **options
+            {"params": params}, batch, train=train and alive, **options
         )
         return outputs
 
@@ -93,7 +97,8 @@ def build(
         batches = _kinds(config, mesh, segmented, lengths or {})
         declared = declare(network, config, vocabulary, batches[0])
         params = meta.unbox(declared)
-        heads = sorted(_heads(config)) if len(tasks.labelled(config.tasks)) > 1 else []
+        several = len(tasks.labelled(config.tasks)) > 1
+        heads = [name for name in sorted(_heads(config)) if several and name in params]  # some have no parameters
         optimizer = make_optimizer(config.optim, config.train.steps, declared, heads)
         optimizer = restrict(optimizer, config.tune, params, config.model)
         opt_state = jax.eval_shape(optimizer.init, params)

@@ -5,18 +5,20 @@
 
 The randomness of a step follows from the seed and the step, and nothing random is stored. Microbatches run one after
 the other and their gradients are added: a task's normaliser is taken over the whole batch, so the sum is the gradient
-of the big batch.
+of the big batch. How often a batch is read, `train.adversarial` says (adversarial.py).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from bertjax import sharding, tasks
+from bertjax import adversarial, sharding, tasks
+from bertjax.adversarial import Problem
 from bertjax.config import Config
+from bertjax.layers.embed import Noise
 from bertjax.layers.mask import AttentionMask
 from bertjax.optim import learning_rate
 from bertjax.program import Program
@@ -29,30 +31,33 @@ def make_train_step(program: Program) -> Any:
     parts = config.train.microbatches
     rate = learning_rate(config.optim, config.train.steps)
 
-    def loss(
-        params: Tree, batch: Batch, counts: Any, step: jax.Array, key: jax.Array
-    ) -> tuple[jax.Array, Metrics]:
-        outputs = program.apply(params, batch, train=True, step=step, rngs={"dropout": key})
-        with jax.named_scope("loss"):
-            return tasks.total_loss(config.tasks, outputs, batch, counts)
-
-    def gradient(params: Tree, batch: Batch, step: jax.Array, key: jax.Array) -> tuple[Tree, Metrics]:
+    def gradient(params: Tree, batch: Batch, step: jax.Array, whole: jax.Array) -> tuple[Tree, Metrics]:
         counts = tasks.normalisers(config.tasks, batch)
-        differentiate = jax.grad(loss, has_aux=True)
+
+        def differentiate(params: Tree, batch: Batch, key: jax.Array) -> tuple[Tree, Metrics]:
+            def forward(params: Tree, noise: Noise | None) -> Mapping[str, Any]:
+                return program.apply(params, batch, train=True, step=step, rngs={"dropout": key}, noise=noise)
+
+            def loss(outputs: Mapping[str, Any]) -> tuple[jax.Array, Metrics]:
+                with jax.named_scope("loss"):
+                    return tasks.total_loss(config.tasks, outputs, batch, counts)
+
+            width = config.model.table_width
+            problem = Problem(forward, loss, config.tasks, batch, counts, whole, width)
+            return adversarial.gradient(config.train.adversarial, problem, params)
+
         if parts == 1:
-            return differentiate(params, batch, counts, step, key)
+            return differentiate(params, batch, whole)
 
         def add(
             total: tuple[Tree, Metrics], part: tuple[Batch, jax.Array]
         ) -> tuple[tuple[Tree, Metrics], None]:
             microbatch, index = part
-            more = differentiate(params, microbatch, counts, step, jax.random.fold_in(key, index))
+            more = differentiate(params, microbatch, jax.random.fold_in(whole, index))
             return jax.tree.map(jnp.add, total, more), None
 
         microbatches = jax.tree.map(lambda x: _split(x, parts, config.train.batch_size), batch)
-        shapes = jax.eval_shape(
-            differentiate, params, jax.tree.map(lambda x: x[0], microbatches), counts, step, key
-        )
+        shapes = jax.eval_shape(differentiate, params, jax.tree.map(lambda x: x[0], microbatches), whole)
         zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         return jax.lax.scan(add, zero, (microbatches, jnp.arange(parts)))[0]
 

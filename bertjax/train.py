@@ -20,6 +20,7 @@ import jax
 
 from bertjax import cluster, preflight, tasks
 from bertjax import metrics as metrics_lib
+from bertjax.adversarial import passes
 from bertjax.attention import explain
 from bertjax.checkpoint import Checkpoints
 from bertjax.config import Config, check, claim
@@ -237,6 +238,7 @@ def log(program: Program, journal: Journal, step: int, pending: list[Metrics], w
         )
     attended, predicted = values.pop("attended"), values.pop("predicted")
     cost = tasks.flops_per_token(config.tasks, config.model, attended=attended, predicted=predicted)
+    cost *= passes(config.train.adversarial)
     journal.log_rates(
         step, values, tokens=values.pop("tokens") * len(pending), flops_per_token=cost, waited=waited
     )

@@ -5,14 +5,17 @@
     fresh_layers     the top layers forget what they learned before         (2006.05987, Section 5)
     frozen_layers    the embeddings and the lowest layers stay as they are
     unfreeze_every   gradual unfreezing: at first the heads alone, then one more layer from the top (1801.06146)
-    trained          heads      what stands on the encoder, which is frozen
+    trained          heads      what stands on the encoder, which is frozen, and read without dropout
                      biases     those and the heads                         (BitFit, 2106.10199)
+                     adapters   those of model.adapter, and the heads       (1902.00751; 2005.00247)
+                     prompt     the vectors of model.prompt, and the heads  (2104.08691; 2110.07602)
                      low_rank   W + (alpha / r) A B in place of W, where only A and B move, and the heads
                                                                             (LoRA, 2106.09685)
 
-What does not move has no moments, and takes no part in the norm that gradients are clipped to; only layers that wait
-to be unfrozen do. A and B are kept beside the parameters, under `low_rank`, and added to the kernels before every pass:
-so they work in any attention, scanned or not, on any mesh, and a loaded model has plain kernels. B starts from zero.
+What does not move has no moments and no gradient, and takes no part in the norm that gradients are clipped to; only
+layers that wait to be unfrozen do. A and B are kept beside the parameters, under `low_rank`, and added to the kernels
+before every pass: so they work in any attention, scanned or not, on any mesh, and a loaded model has plain kernels. B
+starts from zero. Adapters and prompts are parts of the encoder, which a model that has none takes up when it is tuned.
 
 Parameters that layers share (ALBERT) count as those of the top layer, and so does what follows the stack.
 
@@ -50,8 +53,10 @@ class TuneConfig:
     """Layers from the bottom that stay as they are, and the embeddings; none freezes nothing."""
     unfreeze_every: int | None = None
     """Steps after which one more layer from the top moves; none moves all from the start."""
-    trained: Literal["all", "heads", "biases", "low_rank"] = "all"
-    """What moves: everything, the heads, biases and heads, or products of low rank and heads."""
+    trained: Literal["all", "heads", "biases", "low_rank", "adapters", "prompt"] = "all"
+    """What moves: everything, the heads alone, or with them biases, products of low rank, adapters, the prompt."""
+    norms: bool = False
+    """The norms of the encoder move, too, whatever else is held (Houlsby's adapters)."""
     rank: int = 8
     """Of the products that trained=low_rank adds to kernels."""
     alpha: float = 16.0
@@ -88,7 +93,17 @@ def check_tune(config: TuneConfig, model: EncoderConfig) -> None:
         raise ValueError(
             f"tune.trained={config.trained} says what moves: leave out frozen_layers and unfreeze_every"
         )
-    if config.fresh_layers and config.trained in ("heads", "biases", "low_rank"):
+    for trained, name, value, choice in (
+        ("adapters", "adapter", model.adapter, "houlsby"),
+        ("prompt", "prompt", model.prompt, "input"),
+    ):
+        if config.trained == trained and value is None:
+            raise ValueError(f"tune.trained={trained} and model.{name}=none: set model.{name}={choice}")
+    if config.norms and config.trained == "all":
+        raise ValueError(
+            "tune.norms=true adds to what tune.trained=heads or another holds; with all, leave it out"
+        )
+    if config.fresh_layers and config.trained != "all":
         raise ValueError(
             f"tune.fresh_layers={config.fresh_layers} would stay random under trained={config.trained}"
         )
@@ -123,15 +138,37 @@ def moves(params: Tree, config: TuneConfig, model: EncoderConfig) -> Tree:
         name = name_of(path)
         if not name.startswith("encoder/"):
             return np.ones_like(depth, bool)
-        if config.trained == "biases":
-            return np.full_like(depth, name.endswith("/bias"), dtype=bool)
         if config.trained != "all":
-            return np.zeros_like(depth, bool)
+            return np.full_like(depth, _chosen_to_move(name, config), dtype=bool)
         if config.frozen_layers is None:
             return np.ones_like(depth, bool)
         return depth > config.frozen_layers
 
     return jax.tree_util.tree_map_with_path(one, depths(params, model))
+
+
+def _chosen_to_move(name: str, config: TuneConfig) -> bool:
+    """Whether an array of the encoder moves where not all of them do."""
+    parts = name.split("/")
+    if config.norms and parts[-2].endswith("norm"):
+        return True
+    match config.trained:
+        case "biases":
+            return parts[-1] == "bias"
+        case "adapters":
+            return parts[-3].endswith("_adapter")
+        case "prompt":
+            return parts[-1] == "prompt"
+        case _:
+            return False
+
+
+def hold(params: Tree, config: TuneConfig, model: EncoderConfig) -> Tree:
+    """The parameters, those that never move as constants: no pass computes their gradients."""
+    if config.trained == "all" and config.frozen_layers is None:
+        return params
+    stop = jax.lax.stop_gradient
+    return jax.tree.map(lambda x, some: x if some.any() else stop(x), params, moves(params, config, model))
 
 
 def trained_number(params: Tree, config: TuneConfig, model: EncoderConfig) -> int:

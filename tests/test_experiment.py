@@ -19,8 +19,10 @@ from bertjax import __main__ as tools
 from bertjax import config as config_lib
 from bertjax import experiment
 from bertjax.data.open import open_vocabulary
+from bertjax.finetune import open_sets
 from bertjax.program import build
 from bertjax.settings import describe
+from bertjax.tasks import labelled
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
@@ -326,7 +328,11 @@ def test_every_row_of_a_table_is_a_run(name: str, row: str) -> None:
     assert f"python -m {name} --row=" in about and about.split("--row=")[1].split()[0] in rows
     config_lib.check(rows[row].config)
     small = experiment.smoke(rows[row].config)
-    build(small, open_vocabulary(small.data.corpus, small.model.vocab))
+    if labelled(small.tasks):
+        sets = open_sets(small)
+        build(sets.config, sets.tokenizer.vocabulary, lengths=sets.lengths)
+    else:
+        build(small, open_vocabulary(small.data.corpus, small.model.vocab))
     assert [other for other in rows if rows[other].config == rows[row].config] == [row]
     assert importlib.import_module(name).config() in [other.config for other in rows.values()]
 

@@ -18,7 +18,7 @@ GROUND = {"types", "settings", "sharding"}
 MODEL = GROUND | {"layers", "attention", "models"}
 DATA = GROUND | {"data", "metrics", "scores", "journal"}
 HOSTS = {"exit_codes", "cluster", "watchdog"}
-RUN = MODEL | DATA | HOSTS | {"tasks", "optim", "tune", "checkpoint", "config", "preflight"}
+RUN = MODEL | DATA | HOSTS | {"tasks", "adversarial", "optim", "tune", "checkpoint", "config", "preflight"}
 WHOLE = RUN | {"inherit", "program", "finetune", "history", "step", "parts", "train", "convert", "bundle"}
 TOP = {"evaluate", "predict", "plan", "profile", "report", "bench"}
 
@@ -34,6 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "scores": GROUND,
     "journal": GROUND,
     "tasks": MODEL | DATA,
+    "adversarial": MODEL | DATA | {"tasks"},
     "optim": GROUND,
     "tune": GROUND | {"layers"},
     "checkpoint": MODEL,
@@ -41,7 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cluster": {"exit_codes"},
     "watchdog": {"exit_codes", "cluster"},
     "preflight": GROUND | DATA | HOSTS | {"checkpoint"},
-    "config": MODEL | DATA | HOSTS | {"tasks", "optim", "tune", "checkpoint"},
+    "config": MODEL | DATA | HOSTS | {"tasks", "adversarial", "optim", "tune", "checkpoint"},
     "inherit": RUN | {"history"},
     "program": RUN | {"inherit"},
     "finetune": RUN | {"inherit", "program", "history"},

@@ -22,6 +22,7 @@ from bertjax.tune import (
     depths,
     extend,
     forget,
+    hold,
     merged,
     merged_leaves,
     moves,
@@ -104,6 +105,20 @@ def test_a_frozen_gradient_does_not_count_in_the_norm() -> None:
     distances = moved(config, False, optimizer=optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(1.0)))
     total = sum(float((d**2).sum()) for d in distances.values())
     assert total == pytest.approx(1.0, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options", [{"trained": "biases"}, {"trained": "heads", "norms": True}, {"frozen_layers": 2}, {}]
+)
+def test_what_never_moves_has_no_gradient(options: dict[str, Any]) -> None:
+    config, params = TuneConfig(**options), parameters(False)
+    total = lambda p: sum(x.sum() for x in jax.tree.leaves(hold(p, config, model(False))))  # noqa: E731
+    some = flat(moves(params, config, model(False)))
+    for name, gradient in flat(jax.grad(total)(params)).items():
+        assert (gradient == 1).all() if some[name].any() else not gradient.any(), name
+    if "norms" in options:
+        moving = {name for name in some if name.startswith("encoder/") and some[name].all()}
+        assert moving == {name for name in some if "norm/" in name} and len(moving) == 2 * (1 + 2 * LAYERS)
 
 
 @pytest.mark.parametrize("scan", [False, True])
@@ -217,6 +232,8 @@ BAD = [
     ({"unfreeze_every": 0}, "tune.unfreeze_every=0"),
     ({"trained": "heads", "frozen_layers": 1}, "tune.trained=heads says what moves"),
     ({"trained": "low_rank", "fresh_layers": 1}, "tune.fresh_layers=1 would stay random"),
+    ({"trained": "adapters"}, "tune.trained=adapters and model.adapter=none: set model.adapter=houlsby"),
+    ({"norms": True}, "tune.norms=true adds to what tune.trained=heads"),
 ]
 
 

@@ -81,6 +81,7 @@ ATTENTIONS: dict[str, Variant] = {
         LongformerAttention,
         4_134_144,
         Longformer(size=2, slots=2),
+        prefix=False,
         exact=lambda c: Longformer(size=2 * c.max_length),
         adapt=_with_global_projections,
         linear=True,
@@ -119,6 +120,7 @@ ATTENTIONS: dict[str, Variant] = {
         segments=False,
         causal=False,
         bias=False,
+        prefix=False,
         exact=lambda c: Linformer(rank=c.max_length),
         adapt=_compress_nothing,
         linear=True,
@@ -144,6 +146,7 @@ ATTENTIONS: dict[str, Variant] = {
         SynthesizerAttention,
         2_165_504,
         rotate=False,
+        prefix=False,
         exact=lambda c: Synthesizer(kinds=("content",)),
     ),
     "gated_unit": Variant(GatedUnit(), GatedUnitAttention, 7_183_744, bias=False, feedforward=False),
@@ -157,9 +160,15 @@ ATTENTIONS: dict[str, Variant] = {
         bias=False,
         linear=True,
     ),
-    "mixer": Variant(Mixer(), MixerAttention, 851_968, rotate=False, bias=False),
+    "mixer": Variant(Mixer(), MixerAttention, 851_968, rotate=False, bias=False, prefix=False),
     "feedforward_only": Variant(
-        FeedforwardOnly(), FeedforwardOnlyAttention, 0, rotate=False, bias=False, linear=True
+        FeedforwardOnly(),
+        FeedforwardOnlyAttention,
+        0,
+        rotate=False,
+        bias=False,
+        prefix=False,
+        linear=True,
     ),
     "state_space": Variant(
         StateSpace(),
@@ -218,7 +227,11 @@ def make_attention(config: EncoderConfig, options: AttentionOptions, name: str) 
 
 
 def check_attention(config: EncoderConfig, *, packed: bool = False, causal: bool = False) -> None:
-    """Refuses what some layer cannot do: its position scheme, packed rows, a causal mask."""
+    """Refuses what some layer cannot do: its position scheme, learned vectors, packed rows, a causal mask."""
+    if config.prompt is not None and packed:
+        raise ValueError(
+            "model.prompt stands before one text, and these rows have several: choose a data.format with one"
+        )
     scheme = scheme_of(config.position)
     adds = scheme.module.bias is not Position.bias  # nothing but an override adds to the scores
     describes = scheme.module.relative is not Position.relative  # a vector per distance
@@ -235,6 +248,7 @@ def check_attention(config: EncoderConfig, *, packed: bool = False, causal: bool
         "bias": (adds, "has no scores that positions could be added to"),
         "segments": (packed, "cannot keep packed documents apart (one document a row works)"),
         "causal": (causal, "cannot obey a causal or windowed mask"),
+        "prefix": (config.prompt is not None, "has no room for model.prompt before the tokens"),
     }
     for options in config.kinds:
         for what, (needed, why) in wanted.items():

@@ -139,6 +139,9 @@ class Variant:
     causal: bool = True  # obeys a causal mask
     rotate: bool = True  # takes positions that turn queries and keys
     bias: bool = True  # takes positions that add to the scores
+    prefix: bool = (
+        True  # takes learned vectors before the tokens: no token has a place of its own, and all see them
+    )
     feedforward: bool = True  # stands beside a feed-forward part; False for what takes its place as well
     relative: bool = False  # takes, and needs, positions that are a vector per distance
     linear: bool = False  # time and memory grow with the length, not with its square

@@ -64,6 +64,11 @@ class Plan:
 
 def plan_writing(model: Model, *, family: str | None = None, heads: Sequence[str] = ()) -> Plan:
     """Decides on family and class, and refuses what they cannot hold; reads no parameter."""
+    for name in ("adapter", "prompt"):
+        if getattr(model.config.model, name) is not None:
+            raise ValueError(
+                f"this model has model.{name}, which no published class has: tune.trained=low_rank or biases leave none"
+            )
     known = model.about.get("family") if family is None else family
     if known is not None:
         if known not in FAMILIES:

@@ -71,6 +71,44 @@ GATED = ("geglu", "swiglu")  # activations with a third matrix
 
 
 @dataclasses.dataclass(frozen=True)
+class Adapter:
+    """A small layer with a residual sum behind parts of every layer: layers/adapter.py."""
+
+    size: int = 64
+    """Width between its two products."""
+    behind: Literal["both", "feedforward"] = "both"
+    """It stands behind attention and feed-forward (Houlsby), or behind feed-forward alone (Pfeiffer)."""
+    activation: Literal["gelu", "relu", "silu"] = "gelu"
+    """Between the products."""
+
+    def __post_init__(self) -> None:
+        """Refuses a width that is none."""
+        if self.size < 1:
+            raise ValueError(
+                f"model.adapter.size={self.size} must be at least 1; model.adapter=none for none"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompt:
+    """Learned vectors before the tokens of every row, which heads do not see."""
+
+    size: int = 20
+    """How many."""
+    at: Literal["input", "layers"] = "input"
+    """They enter with the embeddings (2104.08691), or every layer has its own in their place (2110.07602)."""
+
+    def __post_init__(self) -> None:
+        """Refuses a number that is none."""
+        if self.size < 1:
+            raise ValueError(f"model.prompt.size={self.size} must be at least 1; model.prompt=none for none")
+
+
+ADAPTERS = {"houlsby": Adapter(), "pfeiffer": Adapter(48, "feedforward", "relu")}
+PROMPTS = {"input": Prompt(), "layers": Prompt(at="layers")}
+
+
+@dataclasses.dataclass(frozen=True)
 class EncoderConfig:
     """Sizes and switches of one encoder."""
 
@@ -124,6 +162,10 @@ class EncoderConfig:
     """Width of a convolution of the embeddings that joins the first layer, odd (DeBERTa v2: 3); none for none."""
     convolution_activation: Literal["gelu", "gelu_tanh", "relu", "relu2", "silu", "tanh"] = "tanh"
     """Of that convolution."""
+    adapter: Adapter | None = None
+    """A small layer behind parts of every layer, for tune.trained=adapters; none for none."""
+    prompt: Prompt | None = None
+    """Learned vectors before the tokens of every row, for tune.trained=prompt; none for none."""
     sharing: Literal["none", "attention", "ffn", "all"] = "none"
     """Parts whose parameters all layers of one kind have in common (ALBERT)."""
     tied: bool = True

@@ -83,6 +83,20 @@ class AttentionMask:
             allowed = allowed & self._in_order(key - query, special)
         return allowed
 
+    def behind(self, number: int, rows: int) -> "AttentionMask":
+        """The mask of rows that begin with so many more positions, which are real and of the first document."""
+        front = jnp.ones((rows, number), bool)
+
+        def joined(first: Array, rest: Array | None) -> Array | None:
+            return None if rest is None else jnp.concatenate([first.astype(rest.dtype), rest], 1)
+
+        return dataclasses.replace(
+            self,
+            valid=joined(front, self.valid),
+            segments=joined(front, self.segments),
+            globals=joined(~front, self.globals),
+        )
+
     def _in_order(
         self, distance: Int[Array, "..."], special: tuple[Array, Array] | None
     ) -> Bool[Array, "..."]:

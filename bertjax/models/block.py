@@ -10,6 +10,10 @@ All but `post` leave the stream as it is and have one more norm at the end of th
 
 With `model.convolution` a convolution of the embeddings joins the first layer (layers/convolution.py).
 
+With `model.adapter` a small layer of its own stands behind the branches (layers/adapter.py), before their norms and
+sums. With `model.prompt.at=layers` the layer begins by putting learned vectors of its own in the first places of a row
+(2110.07602; deviation: as inputs of the layer, from which it makes keys and values, not as these themselves).
+
 Sharing (ALBERT, 1909.11942): parts whose parameters the layers have in common, norms of the branch included, are not
 declared here but handed in, and computed with them.
 
@@ -25,13 +29,15 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from bertjax import sharding
 from bertjax.attention import Context, name_of, variant_of
+from bertjax.layers.adapter import AdapterLayer
 from bertjax.layers.config import AttentionOptions, EncoderConfig
 from bertjax.layers.convolution import Convolution
 from bertjax.layers.dropout import Dropout
+from bertjax.layers.einsum import kernel_init
 from bertjax.layers.mlp import Mlp
 from bertjax.layers.norm import Norm
-from bertjax.sharding import shard
 from bertjax.types import Array, Float, Tree
 
 # Which parts each choice of `sharing` has in common.
@@ -63,12 +69,18 @@ class Block(nn.Module):
         c, mine = self.config, shared.get(name_of(self.options), {})
         has_mlp = variant_of(self.options).feedforward
         drop = Dropout(c.dropout)
+        if c.prompt is not None and c.prompt.at == "layers":
+            x = self.with_prompt(x)
 
         def attention(y: Array) -> Array:
-            return drop(self.part("attention", mine)(y, context, train=train), train=train)
+            y = drop(self.part("attention", mine)(y, context, train=train), train=train)
+            if c.adapter is None or (c.adapter.behind == "feedforward" and has_mlp):
+                return y
+            return AdapterLayer(c, c.adapter, name="attention_adapter")(y)
 
         def mlp(y: Array) -> Array:
-            return drop(self.part("mlp", mine)(y), train=train)
+            y = drop(self.part("mlp", mine)(y), train=train)
+            return y if c.adapter is None else AdapterLayer(c, c.adapter, name="mlp_adapter")(y)
 
         def norm(name: str) -> Callable[[Array], Array]:
             return self.part(name, mine)
@@ -96,7 +108,18 @@ class Block(nn.Module):
             y = norm("convolution_norm")(y + near)
         if train and c.layer_drop:
             y = jnp.where(jax.random.bernoulli(self.make_rng("dropout"), c.layer_drop), x, y)
-        return shard(y, "batch", "length", "act_width")
+        return sharding.shard(y, "batch", "length", "act_width")
+
+    def with_prompt(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
+        """The stream with this layer's own vectors in its first places."""
+        c = self.config
+        assert c.prompt is not None
+        shape, axes = (c.prompt.size, c.width), ("table", "width")
+        own = sharding.param(self, "prompt", kernel_init(c.init_std), shape, axes).astype(x.dtype)
+        own = jnp.broadcast_to(own[None], (x.shape[0], *shape))
+        return sharding.shard(
+            jnp.concatenate([own, x[:, c.prompt.size :]], 1), "batch", "length", "act_width"
+        )
 
     def part(self, name: str, shared: Tree) -> Callable[..., Any]:
         """A part of this layer: with its own parameters, or with those that layers have in common."""

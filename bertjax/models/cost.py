@@ -7,8 +7,8 @@ of tokens that a token attends to, p the share of tokens that are predicted, and
 
 No formula is needed for the other variants: the products of the stack are read off its program, with a row of c tokens,
 and the backward pass costs twice as much. So a new variant has its price without saying a word. Not counted is what is
-done element by element, what remat computes twice, and the padding of rows. XLA's own analysis would count the body of
-a scan once, and all of a padded row.
+done element by element, what remat computes twice, the padding of rows, and learned vectors before them. XLA's own
+analysis would count the body of a scan once, and all of a padded row.
 """
 
 import dataclasses
@@ -44,7 +44,7 @@ def flops_per_token(config: EncoderConfig, *, attended: float, predicted: float)
 def stack_flops(config: EncoderConfig, length: int) -> float:
     """Forward operations of all layers per token, in a row of that length."""
     # As many operations, but one trace for all layers and none to make the parameters that they share.
-    config = dataclasses.replace(config, scan=True, remat="none", sharing="none")
+    config = dataclasses.replace(config, scan=True, remat="none", sharing="none", prompt=None)
 
     def forward(key: Any, x: Any) -> Any:
         place, heads = jnp.zeros((1, length), jnp.int32), config.heads

@@ -4,7 +4,12 @@ An encoder of one direction reads each sequence from its start or from its end. 
 the same mask over the sequence turned round, so that every attention that obeys the first serves the second. Positions
 count from where it starts to read; results stand where their tokens stand. What is pooled is the first token, or where
 that has seen nothing but itself, the last. BERT passes it through a layer with tanh; many published models have none.
+
+With `model.prompt` every row begins with learned vectors (2104.08691), which all tokens see. Positions count on behind
+them, but those that are looked up in a table belong to the tokens alone. What comes out are the states of the tokens.
 """
+
+import dataclasses
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -13,7 +18,7 @@ from bertjax import sharding
 from bertjax.attention import Context, check_attention
 from bertjax.layers.config import EncoderConfig
 from bertjax.layers.dense import dense
-from bertjax.layers.embed import Embedder
+from bertjax.layers.embed import Embedder, Noise
 from bertjax.layers.mask import AttentionMask
 from bertjax.layers.norm import Norm
 from bertjax.layers.position import scheme_of
@@ -46,11 +51,13 @@ class Encoder(nn.Module):
         mask: AttentionMask | None = None,
         step: Array | int | None = None,
         embedded: Float[Array, "B L D"] | None = None,
+        noise: Noise | None = None,
     ) -> EncoderOutput:
         """Hidden states of every token; `mask` restricts attention beyond padding, packing and direction.
 
         `step` is the step of training, for what changes on a schedule (the random features of a performer). With
-        `embedded`, the tokens as another encoder has embedded them, this one has no embeddings of its own.
+        `embedded`, the tokens as another encoder has embedded them, this one has no embeddings of its own. `noise` is
+        added to them.
         """
         c, (rows, length) = self.config, batch.tokens.shape
         allowed = AttentionMask(valid=batch.mask, segments=batch.segments, causal=c.direction != "both")
@@ -58,19 +65,26 @@ class Encoder(nn.Module):
         batch = batch.replace(tokens=turned(batch.tokens, order), types=turned(batch.types, order))
         allowed = allowed if mask is None else allowed & mask
         check_attention(c, causal=allowed.causal or allowed.window is not None)
+        x = self.embedder(batch, train=train, noise=noise) if embedded is None else turned(embedded, order)
+        first = 0 if c.prompt is None else c.prompt.size
         context = Context(
-            mask=allowed,
+            mask=allowed.behind(first, rows) if first else allowed,
             positions=batch.positions,
-            scores=self.position.bias(length),
-            relative=self.position.relative(length),
+            scores=self.position.bias(first + length),
+            relative=self.position.relative(first + length),
             step=step,
         )
-        x = self.embedder(batch, train=train) if embedded is None else turned(embedded, order)
+        if first:
+            front = jnp.broadcast_to(jnp.arange(first, dtype=jnp.int32)[None], (rows, first))
+            positions = jnp.concatenate([front, batch.positions + first], 1)
+            context = dataclasses.replace(context, positions=positions)
+            x = jnp.concatenate([self.embedder.prefix(rows, train=train), x], 1)
+            x = sharding.shard(x, "batch", "length", "act_width")
         x, states = self.stack(x, context, train=train)
         if c.block != "post":
             x = self.final_norm(x)
-        x = turned(x, order)
-        states = None if states is None else turned(states, order, axis=2)
+        x = turned(x[:, first:], order)
+        states = None if states is None else turned(states[:, :, first:], order, axis=2)
         seen = x[:, 0]
         if c.direction == "left_to_right":
             last = jnp.maximum(batch.mask.sum(1, dtype=jnp.int32) - 1, 0)

@@ -7,8 +7,10 @@ from typing import Any
 from flax import linen as nn
 
 from bertjax.layers.config import EncoderConfig
+from bertjax.layers.embed import Noise
 from bertjax.layers.mask import AttentionMask
 from bertjax.models.encoder import Encoder
+from bertjax.models.features import Features
 from bertjax.types import Array, Batch, EncoderOutput
 
 
@@ -27,16 +29,24 @@ class Network(nn.Module):
 
     def setup(self) -> None:
         """Declares the encoder; the rest is given."""
-        self.encoder = Encoder(self.config, self.keep_states)
+        read = any(features_of(head).needs_states for head in self.heads.values())
+        self.encoder = Encoder(self.config, self.keep_states or read)
 
     def __call__(
-        self, batch: Batch, *, train: bool, mask: AttentionMask | None = None, step: Array | int | None = None
+        self,
+        batch: Batch,
+        *,
+        train: bool,
+        mask: AttentionMask | None = None,
+        step: Array | int | None = None,
+        noise: Noise | None = None,
     ) -> dict[str, Any]:
         """The output of every rewriter and head by its name, and the encoder's under "encoder"."""
         outputs: dict[str, Any] = {}
         for name, rewriter in self.rewriters.items():
             batch, outputs[name] = rewriter(batch, self.encoder.embedder, train=train, step=step)
-        outputs["encoder"] = output = self.encoder(batch, train=train, mask=mask, step=step)
+        output = self.encoder(batch, train=train, mask=mask, step=step, noise=noise)
+        outputs["encoder"] = self._shown(output)
         table = self.encoder.embedder.tokens
         return {**outputs, **{name: head(output, batch, table) for name, head in self.heads.items()}}
 
@@ -44,4 +54,13 @@ class Network(nn.Module):
         self, batch: Batch, *, train: bool = False, mask: AttentionMask | None = None
     ) -> EncoderOutput:
         """The encoder alone."""
-        return self.encoder(batch, train=train, mask=mask)
+        return self._shown(self.encoder(batch, train=train, mask=mask))
+
+    def _shown(self, output: EncoderOutput) -> EncoderOutput:
+        """The output without states that only a head has asked for."""
+        return output if self.keep_states else dataclasses.replace(output, states=None)
+
+
+def features_of(head: nn.Module) -> Features:
+    """What a head reads; one that does not say so reads the last layer."""
+    return getattr(getattr(head, "options", None), "features", None) or Features()

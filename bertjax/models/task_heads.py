@@ -31,6 +31,7 @@ from bertjax.layers.dense import dense
 from bertjax.layers.dropout import Dropout
 from bertjax.layers.mlp import NONLINEAR, Mlp
 from bertjax.layers.norm import Norm
+from bertjax.models.features import FeatureReader, Features
 from bertjax.types import Array, Batch, Bool, EncoderOutput, Float
 
 __all__ = ["HEADS", "Answer", "Choose", "Classify", "Embed", "HeadOptions", "Tag", "pool"]
@@ -62,6 +63,8 @@ class ScoreOptions(HeadOptions):
     """Rate before the scores; none takes the encoder's."""
     hidden_dropout: float | None = None
     """Rate before the layer between; none takes the one before the scores."""
+    features: Features | None = None
+    """States of other layers than the last that are read, and how; none reads the last layer."""
 
     classes: ClassVar[int]
 
@@ -84,6 +87,7 @@ class Classify(ScoreOptions):
     def __post_init__(self) -> None:
         """Refuses names that do not count up."""
         check_labels(self.name, self.classes, self.labels)
+        check_pooling(f"heads.{self.name}", self.features, self.pooling)
 
     def module(self, config: EncoderConfig) -> nn.Module:
         """[B C]."""
@@ -99,6 +103,10 @@ class Choose(ScoreOptions):
 
     name: ClassVar[str] = "choose"
     classes: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        """Refuses a vector that is not made of the features."""
+        check_pooling(f"heads.{self.name}", self.features, self.pooling)
 
     def module(self, config: EncoderConfig) -> nn.Module:
         """[B 1]."""
@@ -166,6 +174,15 @@ def check_labels(name: str, classes: int, labels: tuple[str, ...]) -> None:
         )
 
 
+def check_pooling(where: str, features: Features | None, pooling: Pooling) -> None:
+    """Refuses the pooled token, which is made of the last layer, where others are read."""
+    if features is not None and pooling == "pooled":
+        raise ValueError(
+            f"{where}.pooling=pooled is made of the last layer, and {where}.features reads its own: "
+            f"set {where}.pooling to first, mean or max"
+        )
+
+
 HEADS: dict[str, HeadOptions] = {
     "classify": Classify(),
     "choose": Choose(),
@@ -197,14 +214,23 @@ def scores(
     if options.hidden is not None:
         first = last if options.hidden_dropout is None else options.hidden_dropout
         x = Dropout(first)(x, train=train)
-        shape, axes = (c.width, c.width), ("width", "output")
+        shape, axes = (x.shape[-1], c.width), ("width", "output")
         x = dense(c, f"{letters}d,de->{letters}e", shape, axes, "head", name="hidden")(x)
         x = NONLINEAR[options.hidden](x)
         x = Norm(c, name="norm")(x) if options.hidden_norm else x
     x = Dropout(last)(x, train=train)
-    shape, axes = (c.width, options.classes), ("width", "classes")
+    shape, axes = (x.shape[-1], options.classes), ("width", "classes")
     layer = dense(c, f"{letters}d,dc->{letters}c", shape, axes, "head", name="output", bias=True)
     return layer(x).astype(jnp.float32)
+
+
+def read(
+    output: EncoderOutput, mask: Bool[Array, "B L"], config: EncoderConfig, options: ScoreOptions
+) -> Float[Array, "B L E"]:
+    """What a head reads of every token."""
+    if options.features is None:
+        return output.hidden
+    return FeatureReader(config, options.features, name="features")(output, mask)
 
 
 class RowHead(nn.Module):
@@ -219,6 +245,7 @@ class RowHead(nn.Module):
     ) -> Float[Array, "B C"]:
         """Float32 logits."""
         del table
+        output = dataclasses.replace(output, hidden=read(output, batch.mask, self.config, self.options))
         pooled = pool(output, batch.mask, self.options.pooling)
         return scores(self, pooled, self.config, self.options, "b")
 
@@ -234,8 +261,8 @@ class TokenHead(nn.Module):
         self, output: EncoderOutput, batch: Batch, table: Float[Array, "V E"]
     ) -> Float[Array, "B L C"]:
         """Float32 logits."""
-        del batch, table
-        c, x = self.config, output.hidden
+        del table
+        c, x = self.config, read(output, batch.mask, self.config, self.options)
         if isinstance(self.options, Answer) and self.options.feedforward:
             drop, train = Dropout(c.dropout), self.has_rng("dropout")
             x = Norm(c, name="mlp_norm")(x + drop(Mlp(c, name="mlp")(drop(x, train=train)), train=train))

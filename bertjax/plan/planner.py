@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 from bertjax import tasks
+from bertjax.adversarial import passes
 from bertjax.attention import explain
 from bertjax.config import Config
 from bertjax.data.corpus import Vocabulary
@@ -35,6 +36,7 @@ def plan(
     predicted = analytic.memory(config, vocabulary, model, dict(program.mesh.shape), platform)
     rows, length = config.train.batch_size, config.data.length
     per_token = tasks.flops_per_token(config.tasks, config.model, attended=float(length))
+    per_token *= passes(config.train.adversarial)
     with program.active(), assume(platform):
         attention = explain(config.model, platform, length=length)
     result: dict[str, Any] = {

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from jax.sharding import Mesh
 
 from bertjax import sharding, tasks
+from bertjax.adversarial import passes
 from bertjax.config import CHOICES, Config
 from bertjax.data.corpus import Vocabulary
 from bertjax.plan import analytic, roofline
@@ -91,6 +92,7 @@ def candidates(
     here, length = topology.size // topology.slices, config.data.length
     model: analytic.Model | None = None
     per_token = tasks.flops_per_token(config.tasks, config.model, attended=float(length))
+    per_token *= passes(config.train.adversarial)
     for mesh_config in meshes(config.mesh, here, topology.slices):
         mesh: Mesh | None = None
         for remat, parts in itertools.product(REMATS, MICROBATCHES):

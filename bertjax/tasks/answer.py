@@ -33,8 +33,9 @@ from bertjax.metrics import cross_entropy, weighted
 from bertjax.models import task_heads
 from bertjax.models.heads import NEVER
 from bertjax.scores import squad
-from bertjax.tasks.labelled import WEIGHT, LabelledTask, Prediction
-from bertjax.types import Array, Batch, Metrics
+from bertjax.tasks.labelled import WEIGHT, Prediction
+from bertjax.tasks.scored import ScoredTask, divergence
+from bertjax.types import Array, Batch, Float, Metrics
 
 CHUNK = 256  # records that are tokenised at a time
 
@@ -48,7 +49,7 @@ class Window:
 
 
 @dataclasses.dataclass(frozen=True)
-class Answer(LabelledTask):
+class Answer(ScoredTask):
     """Finds the answer to a question in a text."""
 
     question: str = "question"
@@ -81,6 +82,7 @@ class Answer(LabelledTask):
 
     def __post_init__(self) -> None:
         """Refuses sizes that are none."""
+        super().__post_init__()
         for field, least in (("stride", 0), ("question_tokens", 1), ("answer_tokens", 1), ("best", 1)):
             if getattr(self, field) < least:
                 raise ValueError(f"{self.at(field)}={getattr(self, field)} must be at least {least}")
@@ -191,13 +193,12 @@ class Answer(LabelledTask):
 
     def heads(self, config: EncoderConfig) -> Mapping[str, nn.Module]:
         """Two scores of every token."""
-        return {self.name: task_heads.Answer(dropout=self.head_dropout).module(config)}
+        options = task_heads.Answer(dropout=self.head_dropout, features=self.features)
+        return {self.name: options.module(config)}
 
-    def loss(self, outputs: Mapping[str, Any], batch: Batch) -> Metrics:
+    def judge(self, scores: Float[Array, "B L 2"], batch: Batch) -> Metrics:
         """Cross-entropy of both ends over the tokens of the row, and how often both are right."""
-        target = batch.targets[self.name]
-        logits = jnp.where(batch.mask[:, :, None], outputs[self.name], NEVER)
-        first, last = logits[..., 0], logits[..., 1]
+        target, (first, last) = batch.targets[self.name], ends(scores, batch)
         loss = (cross_entropy(first, target["first"]) + cross_entropy(last, target["last"])) / 2
         right = (first.argmax(-1) == target["first"]) & (last.argmax(-1) == target["last"])
         return {
@@ -205,12 +206,18 @@ class Answer(LabelledTask):
             "accuracy": weighted(right.astype(jnp.float32), target["weight"]),
         }
 
+    def apart(
+        self, first: Float[Array, "B L 2"], second: Float[Array, "B L 2"], batch: Batch
+    ) -> tuple[Array, Array]:
+        """The divergence of where an answer begins and of where it ends, their mean."""
+        both = [divergence(p, q) for p, q in zip(ends(first, batch), ends(second, batch), strict=True)]
+        return weighted((both[0] + both[1]) / 2, batch.targets[self.name]["weight"])
+
     # ------------------------------------------------------------------------------------------ using
 
     def outcomes(self, outputs: Mapping[str, Any], batch: Batch) -> Mapping[str, Array]:
         """The logits of both ends at every token."""
-        logits = jnp.where(batch.mask[:, :, None], outputs[self.name], NEVER)
-        return {"first": logits[..., 0], "last": logits[..., 1]}
+        return dict(zip(("first", "last"), ends(outputs[self.name], batch), strict=True))
 
     def predictions(
         self, examples: LabelledExamples, outcomes: Mapping[str, Sequence[np.ndarray]], split: Split
@@ -285,6 +292,12 @@ class Answer(LabelledTask):
         found = squad.score(best, answers, version="2.0", no_answer=odds, threshold=self.threshold)
         names = ("f1", "exact", "best_f1", "best_exact", "best_f1_threshold", "best_exact_threshold")
         return {name: found[name] for name in names}
+
+
+def ends(scores: Float[Array, "B L 2"], batch: Batch) -> tuple[Float[Array, "B L"], Float[Array, "B L"]]:
+    """The logits of both ends at every token, never at padding."""
+    scores = jnp.where(batch.mask[:, :, None], scores, NEVER)
+    return scores[..., 0], scores[..., 1]
 
 
 class _Misplaced(ValueError):

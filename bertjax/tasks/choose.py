@@ -25,14 +25,15 @@ from bertjax.metrics import cross_entropy, weighted
 from bertjax.models import task_heads
 from bertjax.models.heads import NEVER
 from bertjax.scores import classification
-from bertjax.tasks.labelled import WEIGHT, LabelledTask, Prediction
-from bertjax.types import Array, Batch, Metrics
+from bertjax.tasks.labelled import WEIGHT, Prediction
+from bertjax.tasks.scored import ScoredTask, divergence
+from bertjax.types import Array, Batch, Float, Metrics
 
 LETTERS = "ABCDEFGHIJ"  # by which RACE names its answers
 
 
 @dataclasses.dataclass(frozen=True)
-class Choose(LabelledTask):
+class Choose(ScoredTask):
     """Chooses the text that goes with another."""
 
     text: str = "text"
@@ -47,8 +48,6 @@ class Choose(LabelledTask):
     """Choices of a record at most; none finds out from the training records."""
     pooling: task_heads.Pooling = "pooled"
     """What stands for a row: the pooled token, the first, or the mean or maximum of all."""
-    head_dropout: float | None = None
-    """Rate before the scores; none takes the encoder's."""
 
     kind: ClassVar[str] = "choose"
 
@@ -135,16 +134,23 @@ class Choose(LabelledTask):
 
     def heads(self, config: EncoderConfig) -> Mapping[str, nn.Module]:
         """One score of a row."""
-        return {self.name: task_heads.Choose(pooling=self.pooling, dropout=self.head_dropout).module(config)}
+        options = task_heads.Choose(pooling=self.pooling, dropout=self.head_dropout, features=self.features)
+        return {self.name: options.module(config)}
 
-    def _logits(self, outputs: Mapping[str, Any], batch: Batch) -> Array:
-        """[B C], never one that is not offered."""
-        scores = outputs[self.name].reshape(-1, self.group)
-        return jnp.where(batch.targets[self.name]["offered"], scores, NEVER)
+    def _logits(self, scores: Float[Array, "*B 1"], batch: Batch) -> Float[Array, "B C"]:
+        """One score of each choice, never of one that is not offered."""
+        return jnp.where(batch.targets[self.name]["offered"], scores.reshape(-1, self.group), NEVER)
 
-    def loss(self, outputs: Mapping[str, Any], batch: Batch) -> Metrics:
+    def apart(
+        self, first: Float[Array, "*B 1"], second: Float[Array, "*B 1"], batch: Batch
+    ) -> tuple[Array, Array]:
+        """The divergence of the choices."""
+        both = (self._logits(scores, batch) for scores in (first, second))
+        return weighted(divergence(*both), batch.targets[self.name]["weight"])
+
+    def judge(self, scores: Float[Array, "*B 1"], batch: Batch) -> Metrics:
         """Cross-entropy and accuracy over the records."""
-        target, logits = batch.targets[self.name], self._logits(outputs, batch)
+        target, logits = batch.targets[self.name], self._logits(scores, batch)
         right = (logits.argmax(-1) == target["label"]).astype(jnp.float32)
         return {
             "loss": weighted(cross_entropy(logits, target["label"]), target["weight"]),
@@ -153,7 +159,7 @@ class Choose(LabelledTask):
 
     def outcomes(self, outputs: Mapping[str, Any], batch: Batch) -> Mapping[str, Array]:
         """The probabilities of the choices."""
-        return {"probabilities": jax.nn.softmax(self._logits(outputs, batch))}
+        return {"probabilities": jax.nn.softmax(self._logits(outputs[self.name], batch))}
 
     def predictions(
         self, examples: LabelledExamples, outcomes: Mapping[str, Sequence[np.ndarray]], split: Split

@@ -5,9 +5,6 @@
 
 h is what the head pools, e the label smoothing (1512.00567), w the weights of the classes.
 
-R-Drop (2106.14448, Equation 4): every row is read twice with other dropout, and the two distributions are drawn
-together: loss = (CE(p) + CE(q)) / 2 + a (KL(p, q) + KL(q, p)) / 2.
-
 The classes are those that the data set lists or, sorted, those of the training records; they are kept with the model.
 A class that only the held-out records have is an error, and so are training records of one class only.
 """
@@ -22,7 +19,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from bertjax.data.corpus import Vocabulary
 from bertjax.data.labelled.examples import Example, LabelledExamples, Target
 from bertjax.data.labelled.split import Split
 from bertjax.data.subword import Tokenizer
@@ -31,8 +27,9 @@ from bertjax.metrics import weighted
 from bertjax.models import task_heads
 from bertjax.scores import calibration, classification, multilabel
 from bertjax.tasks.labelled import WEIGHT, Prediction
-from bertjax.tasks.texts import TextTask, averaged
-from bertjax.types import Array, Batch, Float, Int, Key, Metrics
+from bertjax.tasks.scored import divergence
+from bertjax.tasks.texts import TextTask, pooled
+from bertjax.types import Array, Batch, Float, Int, Metrics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,15 +46,10 @@ class Classify(TextTask):
     """Weight of a class in the loss: one, or inverse to how often it occurs."""
     class_weights: tuple[float, ...] = ()
     """Weight of every class in the loss; empty is as `balance` says."""
-    r_drop: float | None = None
-    """Weight of the divergence between two passes with other dropout; none makes one pass."""
     pooling: task_heads.Pooling = "pooled"
     """What stands for a row: the pooled token, the first, or the mean or maximum of all."""
     hidden: task_heads.Activation | None = None
     """A layer with this nonlinearity before the scores (RoBERTa: tanh); none for no such layer."""
-    head_dropout: float | None = None
-    """Rate before the scores; none takes the encoder's."""
-
     kind: ClassVar[str] = "classify"
 
     def __post_init__(self) -> None:
@@ -67,17 +59,13 @@ class Classify(TextTask):
             raise ValueError(
                 f"{self.at('smoothing')}={self.smoothing} is a share: 0 <= smoothing < 1, as 0.1"
             )
-        if self.r_drop is not None and self.r_drop <= 0:
-            raise ValueError(f"{self.at('r_drop')}={self.r_drop} must be above 0, or none for one pass")
         if self.class_weights and min(self.class_weights) <= 0:
             raise ValueError(
                 f"{self.at('class_weights')}: the weight {min(self.class_weights)} must be above 0"
             )
-        if self.problem == "multi" and (
-            self.smoothing or self.r_drop or self.class_weights or self.balance != "none"
-        ):
+        if self.problem == "multi" and (self.smoothing or self.class_weights or self.balance != "none"):
             raise ValueError(
-                f"{self.at('problem')}=multi has neither smoothing, nor class weights, nor r_drop: leave them out"
+                f"{self.at('problem')}=multi has neither smoothing nor class weights: leave them out"
             )
 
     @property
@@ -153,14 +141,6 @@ class Classify(TextTask):
         for index, row in self.rows(split, tokenizer, length):
             yield Example((row,), {"label": labels[index], "weight": real[index]}, index)
 
-    def corrupt(self, batch: Batch, key: Key, vocabulary: Vocabulary, step: Int[Array, ""]) -> Batch:
-        """With R-Drop every row twice, one below the other."""
-        del key, vocabulary, step
-        if self.r_drop is None or self.name not in batch.targets:
-            return batch
-        targets, bare = batch.targets, batch.replace(targets={})
-        return jax.tree.map(lambda x: jnp.repeat(x, 2, axis=0), bare).replace(targets=targets)
-
     # ------------------------------------------------------------------------------------------ learning
 
     def heads(self, config: EncoderConfig) -> Mapping[str, nn.Module]:
@@ -172,6 +152,7 @@ class Classify(TextTask):
             pooling=self.pooling,
             hidden=self.hidden,
             dropout=self.head_dropout,
+            features=self.features,
         )
         return {self.name: options.module(config)}
 
@@ -186,34 +167,31 @@ class Classify(TextTask):
             return weight
         return weight * jnp.asarray(self.class_weights, jnp.float32)[target["label"]]
 
-    def loss(self, outputs: Mapping[str, Any], batch: Batch) -> Metrics:
+    def judge(self, scores: Float[Array, "B C"], batch: Batch) -> Metrics:
         """Cross-entropy and accuracy over the examples."""
-        target, logits = batch.targets[self.name], outputs[self.name]
+        target = batch.targets[self.name]
         if self.problem == "multi":
             flags = target["label"].astype(jnp.float32)
-            loss = (jax.nn.softplus(logits) - flags * logits).mean(-1)
-            right = ((logits > 0) == (flags > 0)).all(-1)
-            return {
-                "loss": weighted(loss, target["weight"]),
-                "accuracy": weighted(right.astype(jnp.float32), target["weight"]),
-            }
-        label, weights = target["label"], self._weights(batch)
-        passes = logits.reshape(len(label), -1, len(self.labels))
-        logs = jax.nn.log_softmax(passes, axis=-1)
-        chosen = jnp.take_along_axis(logs, label[:, None, None], axis=-1)[..., 0]
-        loss = -((1 - self.smoothing) * chosen + self.smoothing * logs.mean(-1)).mean(1)
-        metrics: Metrics = {}
-        if self.r_drop is not None and passes.shape[1] == 2:
-            apart = logs[:, 0] - logs[:, 1]
-            divergence = 0.5 * ((jnp.exp(logs[:, 0]) - jnp.exp(logs[:, 1])) * apart).sum(-1)
-            loss = loss + self.r_drop * divergence
-            metrics["divergence"] = weighted(divergence, weights)
-        right = (passes.argmax(-1) == label[:, None]).mean(1)
+            loss = (jax.nn.softplus(scores) - flags * scores).mean(-1)
+            right = ((scores > 0) == (flags > 0)).all(-1)
+        else:
+            logs = jax.nn.log_softmax(scores)
+            chosen = jnp.take_along_axis(logs, target["label"][:, None], axis=-1)[:, 0]
+            loss = -((1 - self.smoothing) * chosen + self.smoothing * logs.mean(-1))
+            right = scores.argmax(-1) == target["label"]
         return {
-            "loss": weighted(loss, weights),
+            "loss": weighted(loss, self._weights(batch)),
             "accuracy": weighted(right.astype(jnp.float32), target["weight"]),
-            **metrics,
         }
+
+    def apart(
+        self, first: Float[Array, "B C"], second: Float[Array, "B C"], batch: Batch
+    ) -> tuple[Array, Array]:
+        """The divergence of the classes; of several the mean of theirs."""
+        if self.problem == "multi":
+            spread = (jax.nn.sigmoid(first) - jax.nn.sigmoid(second)) * (first - second)
+            return weighted(0.5 * spread.mean(-1), self._weights(batch))
+        return weighted(divergence(first, second), self._weights(batch))
 
     # ------------------------------------------------------------------------------------------ using
 
@@ -229,7 +207,10 @@ class Classify(TextTask):
         """The class or the classes with their probabilities."""
         del split
         found = []
-        for row in averaged(examples, outcomes["probabilities"]):
+        for row in pooled(examples, outcomes["probabilities"], self.chunks):
+            row = (
+                row / row.sum() if self.problem == "single" else row
+            )  # the largest of several need not add up
             spread = {name: float(value) for name, value in zip(self.labels, row, strict=True)}
             if self.problem == "single":
                 best = int(row.argmax())

@@ -79,6 +79,8 @@ class Generator(Mlm):
             head_size=encoder.key_size,
             feedforward=encoder.hidden * heads // encoder.heads,
             init=None,
+            adapter=None,
+            prompt=None,
             embedding_width=encoder.table_width if self.embeddings == "shared" else None,
         )
 

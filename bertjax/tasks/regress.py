@@ -21,8 +21,8 @@ from bertjax.metrics import weighted
 from bertjax.models import task_heads
 from bertjax.scores import correlation
 from bertjax.tasks.labelled import WEIGHT, Prediction
-from bertjax.tasks.texts import TextTask, averaged
-from bertjax.types import Array, Batch, Metrics
+from bertjax.tasks.texts import TextTask, pooled
+from bertjax.types import Array, Batch, Float, Metrics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,8 +33,6 @@ class Regress(TextTask):
     """What stands for a row: the pooled token, the first, or the mean or maximum of all."""
     hidden: task_heads.Activation | None = None
     """A layer with this nonlinearity before the score (RoBERTa: tanh); none for no such layer."""
-    head_dropout: float | None = None
-    """Rate before the score; none takes the encoder's."""
 
     kind: ClassVar[str] = "regress"
 
@@ -72,13 +70,20 @@ class Regress(TextTask):
             pooling=self.pooling,
             hidden=self.hidden,
             dropout=self.head_dropout,
+            features=self.features,
         )
         return {self.name: options.module(config)}
 
-    def loss(self, outputs: Mapping[str, Any], batch: Batch) -> Metrics:
+    def judge(self, scores: Float[Array, "B 1"], batch: Batch) -> Metrics:
         """The mean squared error."""
         target = batch.targets[self.name]
-        return {"loss": weighted(jnp.square(outputs[self.name][:, 0] - target["label"]), target["weight"])}
+        return {"loss": weighted(jnp.square(scores[:, 0] - target["label"]), target["weight"])}
+
+    def apart(
+        self, first: Float[Array, "B 1"], second: Float[Array, "B 1"], batch: Batch
+    ) -> tuple[Array, Array]:
+        """The squared difference."""
+        return weighted(jnp.square(first - second)[:, 0], batch.targets[self.name]["weight"])
 
     def outcomes(self, outputs: Mapping[str, Any], batch: Batch) -> Mapping[str, Array]:
         """The number."""
@@ -90,7 +95,7 @@ class Regress(TextTask):
     ) -> list[Prediction]:
         """The number."""
         del split
-        return [{"value": float(value)} for value in averaged(examples, outcomes["value"])]
+        return [{"value": float(value)} for value in pooled(examples, outcomes["value"], self.chunks)]
 
     def score(self, predictions: Sequence[Prediction], split: Split) -> dict[str, float]:
         """Correlations, of the numbers and of their ranks, and the error."""

@@ -33,7 +33,8 @@ from bertjax.metrics import cross_entropy, weighted
 from bertjax.models import task_heads
 from bertjax.scores import classification, entities
 from bertjax.scores.tags import SCHEMES, convert
-from bertjax.tasks.labelled import LabelledTask, Prediction
+from bertjax.tasks.labelled import Prediction
+from bertjax.tasks.scored import ScoredTask, divergence
 from bertjax.types import Array, Batch, Float, Metrics
 
 OUTSIDE = "O"
@@ -41,7 +42,7 @@ CHUNK = 256  # records that are tokenised at a time
 
 
 @dataclasses.dataclass(frozen=True)
-class Tag(LabelledTask):
+class Tag(ScoredTask):
     """Gives every word a tag."""
 
     words: str = "words"
@@ -56,14 +57,13 @@ class Tag(LabelledTask):
     """Sub-words of a word that learn its tag; the first one predicts it."""
     stride: int = 16
     """Words that the windows of a long sentence share."""
-    head_dropout: float | None = None
-    """Rate before the scores; none takes the encoder's."""
 
     kind: ClassVar[str] = "tag"
     kept: ClassVar[type | None] = np.ndarray
 
     def __post_init__(self) -> None:
         """Refuses an overlap that is none."""
+        super().__post_init__()
         if self.stride < 0:
             raise ValueError(f"{self.at('stride')}={self.stride} must not be negative")
 
@@ -159,17 +159,28 @@ class Tag(LabelledTask):
 
     def heads(self, config: EncoderConfig) -> Mapping[str, nn.Module]:
         """Scores of every token."""
-        options = task_heads.Tag(classes=len(self.labels), labels=self.labels, dropout=self.head_dropout)
+        options = task_heads.Tag(
+            classes=len(self.labels),
+            labels=self.labels,
+            dropout=self.head_dropout,
+            features=self.features,
+        )
         return {self.name: options.module(config)}
 
-    def loss(self, outputs: Mapping[str, Any], batch: Batch) -> Metrics:
+    def judge(self, scores: Float[Array, "B L C"], batch: Batch) -> Metrics:
         """Cross-entropy and accuracy over the words."""
-        target, logits = batch.targets[self.name], outputs[self.name]
-        right = (logits.argmax(-1) == target["label"]).astype(jnp.float32)
+        target = batch.targets[self.name]
+        right = (scores.argmax(-1) == target["label"]).astype(jnp.float32)
         return {
-            "loss": weighted(cross_entropy(logits, target["label"]), target["weight"]),
+            "loss": weighted(cross_entropy(scores, target["label"]), target["weight"]),
             "accuracy": weighted(right, target["weight"]),
         }
+
+    def apart(
+        self, first: Float[Array, "B L C"], second: Float[Array, "B L C"], batch: Batch
+    ) -> tuple[Array, Array]:
+        """The divergence of the tags of each word."""
+        return weighted(divergence(first, second), batch.targets[self.name]["weight"])
 
     def normaliser(self, batch: Batch) -> Float[Array, ""]:
         """The number of tokens that have a tag."""

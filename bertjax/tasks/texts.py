@@ -1,12 +1,14 @@
 """One text or two as rows, for the tasks that judge them whole.
 
 A text that is longer than a row is cut to its beginning (of a pair the longer text first); or, with `stride`, read in
-chunks that overlap by as many tokens, each an example of its own, whose predictions are averaged. An empty text gives a
-row of special tokens, and of a text of a million characters only what fits is read.
+chunks that overlap by as many tokens, each an example of its own, whose predictions are pooled: their mean, or of each
+class the largest (of one that is decided by a single place in a text). An empty text gives a row of special tokens, and
+of a text of a million characters only what fits is read.
 """
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -14,13 +16,13 @@ from bertjax.data.labelled.examples import LabelledExamples, Row
 from bertjax.data.labelled.split import Split
 from bertjax.data.labelled.template import Template, windows
 from bertjax.data.subword import Tokenizer
-from bertjax.tasks.labelled import LabelledTask
+from bertjax.tasks.scored import ScoredTask
 
 CHUNK = 1024  # records that are tokenised at a time
 
 
 @dataclasses.dataclass(frozen=True)
-class TextTask(LabelledTask):
+class TextTask(ScoredTask):
     """Judges a text or a pair of texts."""
 
     text: str = "text"
@@ -31,9 +33,12 @@ class TextTask(LabelledTask):
     """Column of what is to be learned."""
     stride: int | None = None
     """Tokens that the chunks of a long text share; none reads the beginning only."""
+    chunks: Literal["mean", "max"] = "mean"
+    """How the predictions for its chunks become one."""
 
     def __post_init__(self) -> None:
         """Refuses an overlap that is none."""
+        super().__post_init__()
         if self.stride is not None and self.stride < 0:
             raise ValueError(
                 f"{self.at('stride')}={self.stride} must not be negative; none reads the beginning only"
@@ -78,11 +83,16 @@ class TextTask(LabelledTask):
                 yield Row(*template.row(*((part, short) if long == 0 else (short, part)))[:2])
 
 
-def averaged(examples: LabelledExamples, values: Sequence[np.ndarray]) -> np.ndarray:
-    """The mean over the examples of each record, [records ...]."""
+def pooled(examples: LabelledExamples, values: Sequence[np.ndarray], how: str) -> np.ndarray:
+    """The mean or the maximum over the examples of each record, [records ...]."""
     stacked = np.asarray(values, np.float64)
-    total = np.zeros((examples.records, *stacked.shape[1:]))
-    np.add.at(total, examples.record, stacked)
+    shape = (examples.records, *stacked.shape[1:])
     number = np.bincount(examples.record, minlength=examples.records)
     assert number.all(), "every record has an example"
+    if how == "max":
+        most = np.full(shape, -np.inf)
+        np.maximum.at(most, examples.record, stacked)
+        return most
+    total = np.zeros(shape)
+    np.add.at(total, examples.record, stacked)
     return total / number.reshape(-1, *(1,) * (stacked.ndim - 1))

@@ -1,10 +1,14 @@
 """What next sentences and both directions are worth: BERT-base without the one, then without the other.
 
-Paper: Devlin et al., 1810.04805, Section 5.1, Table 5. Its last row puts a BiLSTM on the left-to-right model when
-that is fine-tuned, and needs no pretraining of its own.
+Paper: Devlin et al., 1810.04805, Section 5.1, Table 5.
 Command: python -m experiments.ablations.bert_table5 --row=no_nsp --workdir=runs/bert_table5/no_nsp
 Cost: that of BERT-base for each row, 43 billion token slots.
 Expected: dev accuracy on MNLI-m, QNLI, MRPC and SST-2 and F1 on SQuAD as in the rows. Not run here.
+
+The last row of the paper puts a BiLSTM on the left-to-right model when that is fine-tuned (82.1, 84.1, 75.7, 91.6 and
+84.9): python -m experiments.finetune.glue --set model.init=runs/bert_table5/ltr_no_nsp --only=mnli,qnli,mrpc,sst2
+--set tasks.classify.pooling=first --set tasks.classify.features=bilstm, and the same with experiments.finetune.squad
+--only=squad1 and tasks.answer.features=bilstm.
 """
 
 import dataclasses
