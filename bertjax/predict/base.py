@@ -88,7 +88,7 @@ class Pipeline(abc.ABC):
 
     def lines(self, answer: Answer) -> Iterator[str]:
         """An answer for people."""
-        yield json.dumps(answer, ensure_ascii=False)
+        yield to_json(answer)
 
 
 class Work(abc.ABC):
@@ -100,6 +100,8 @@ class Work(abc.ABC):
     """What a batch tells besides the rows."""
     group: int = 1
     """Rows of an example."""
+    chunk: int = 64
+    """Records that are encoded at a time; fewer where one of them gives many rows."""
 
     def __init__(self, pipeline: Pipeline, bundle: Bundle, length: int, heads: Sequence[str] = ()) -> None:
         """`heads` are those of the network that are used."""
@@ -164,6 +166,11 @@ class Work(abc.ABC):
         return tokens[:keep]
 
 
+def to_json(answer: Answer) -> str:
+    """An answer in one line; numbers of float32 are written with all digits that they have."""
+    return json.dumps(answer, ensure_ascii=False, default=lambda x: [float(f"{value:.9g}") for value in x])
+
+
 def cut_warning(tokens: int, keep: int) -> str:
     """What is said of a text that no row holds."""
     return f"the text has {tokens:,} tokens and only the first {keep:,} were read"
@@ -187,18 +194,17 @@ def tokenizer_of(bundle: Bundle) -> Tokenizer:
 
 def head_of(bundle: Bundle, kind: str, use: str) -> str:
     """The name of the head of that kind."""
-    found = heads_of(bundle.model)
-    for name, (is_kind, _) in found.items():
+    for name, (is_kind, _) in heads_of(bundle.model).items():
         if is_kind == kind:
             return name
-    raise missing(bundle, kind, use)
+    raise missing(bundle, (kind,), use)
 
 
-def missing(bundle: Bundle, kinds: str, use: str, hint: str = "") -> ValueError:
+def missing(bundle: Bundle, kinds: Sequence[str], use: str, hint: str = "") -> ValueError:
     """The error of a model that cannot be used so."""
     has = ", ".join(heads_of(bundle.model)) or "none"
-    hint = hint or f"train it with tasks={kinds.split(' ')[0]}, or load another"
-    return ValueError(f"{use} needs a head for {kinds} and this model has {has}: {hint}")
+    hint = hint or f"train it with tasks={kinds[0]}, or load another"
+    return ValueError(f"{use} needs a head for {' or '.join(kinds)} and this model has {has}: {hint}")
 
 
 def listed(columns: Mapping[str, Column]) -> str:

@@ -138,11 +138,11 @@ def _too_long(number: int, mark: Mark) -> Line:
 
 def _parsed(number: int, line: bytes, mark: Mark) -> Line:
     try:
-        return Line(number, record=json.loads(line.decode("utf-8-sig")), mark=mark)
+        return Line(number, record=json.loads(line.rstrip(b"\r\n").decode("utf-8-sig")), mark=mark)
     except UnicodeDecodeError as error:
         reason = f"byte {error.start + 1} of the line is not UTF-8"
     except json.JSONDecodeError as error:
-        reason = f"the line is no JSON ({error.msg} at character {error.pos + 1})"
+        reason = f"the line is no JSON ({error.msg.removesuffix(' at')} at character {error.pos + 1})"
     except RecursionError:
         reason = "the line is no JSON that can be read (too many brackets within brackets)"
     return Line(number, error=reason, mark=mark)

@@ -14,6 +14,7 @@ start of a window computes exactly what one that was never interrupted does.
 import collections
 import contextlib
 import dataclasses
+import itertools
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -28,7 +29,6 @@ from bertjax.data.labelled.examples import UNIT, Example, LabelledExamples
 from bertjax.predict.base import Answer, Item, Pipeline, tokenizer_of
 
 T = TypeVar("T")
-CHUNK = 64  # records that are encoded at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Engine:
         """Lines with their examples: so many that these fill a window, or as many lines."""
         enough, source = self.options.window * self.size, iter(lines)
         window = _Window([], [], [], {}, [])
-        while chunk := list(_first(source, min(CHUNK, enough))):
+        while chunk := list(itertools.islice(source, min(self.work.chunk, enough))):
             self._add(window, chunk)
             if max(len(window.examples), len(window.lines)) >= enough:
                 yield window
@@ -177,7 +177,7 @@ class Engine:
     def _outcomes(self, examples: LabelledExamples) -> Mapping[str, Sequence[np.ndarray]]:
         """What the device makes of all examples, one entry each."""
         work, bundle = self.work, self.bundle
-        buckets = Buckets(examples, self.size, self.lengths, shuffle=False)
+        buckets = Buckets(examples, self._rows_for(len(examples)), self.lengths, shuffle=False)
         found: dict[str, list[Any]] = {}
         running: collections.deque[tuple[np.ndarray, Any]] = collections.deque()
 
@@ -197,6 +197,11 @@ class Engine:
         while running:
             fetch()
         return found
+
+    def _rows_for(self, number: int) -> int:
+        """Examples of a batch: fewer, by powers of two, where all that there are fill less than one."""
+        each = -(-max(number, 1) // self.bundle.replicas)
+        return min(self.size, self.bundle.replicas * 2 ** (each - 1).bit_length())
 
 
 def engine(pipeline: Pipeline, bundle: Bundle, options: RunOptions) -> Engine:
@@ -244,12 +249,6 @@ def ladder(length: int, number: int) -> tuple[int, ...]:
             break
         found.append(half)
     return tuple(reversed(found))
-
-
-def _first(source: Iterator[T], number: int) -> Iterator[T]:
-    """The next so many."""
-    for _, one in zip(range(number), source, strict=False):
-        yield one
 
 
 def _ahead(source: Iterator[T]) -> Generator[T, None, None]:

@@ -27,6 +27,7 @@ import numpy as np
 
 from bertjax import settings
 from bertjax.data.files import finish, replace_file
+from bertjax.predict.base import to_json
 from bertjax.predict.run import Told
 
 
@@ -221,7 +222,7 @@ def json_line(told: Told) -> bytes:
         head["id"] = line.record["id"]
     whole = {**head, **(told.answer if told.answer is not None else {"error": told.error})}
     # Half of a character, which an id may hold, is written as JSON writes it.
-    return (json.dumps(whole, ensure_ascii=False) + "\n").encode(errors="backslashreplace")
+    return (to_json(whole) + "\n").encode(errors="backslashreplace")
 
 
 @contextlib.contextmanager

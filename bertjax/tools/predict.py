@@ -162,10 +162,11 @@ def _records(pipeline: "Pipeline", texts: Mapping[str, list[str]]) -> list[dict[
     """Records of the texts on a command line: the first of each option, then the second of each."""
     single = {name: some for name, some in texts.items() if not pipeline.columns[name].several}
     lists = {name: some for name, some in texts.items() if pipeline.columns[name].several}
-    if len({len(some) for some in single.values()}) > 1 or (lists and max(map(len, single.values())) > 1):
-        given = ", ".join(f"--{name} {len(some)} times" for name, some in texts.items())
-        raise ValueError(f"texts do not go together ({given}): give each option as often as the others")
-    number = max(map(len, single.values()), default=1) if texts else 0
+    sizes = {len(some) for some in single.values()} or {1}
+    if len(sizes) > 1 or (lists and sizes != {1}):
+        given = (f"--{pipeline.columns[name].option(name)} {len(some)} times" for name, some in texts.items())
+        raise ValueError(f"texts do not go together ({', '.join(given)}): give each as often as the others")
+    number = max(sizes) if texts else 0
     return [{**{name: some[i] for name, some in single.items()}, **lists} for i in range(number)]
 
 
