@@ -10,7 +10,7 @@ TOOLS = {
     "prepare": "turn text into a tokenised corpus",
     "import": "read a published model, of PyTorch or of Google's BERT",
     "export": "write a model for PyTorch's transformers",
-    "predict": "use a trained model: fill-mask",
+    "predict": "use a trained model, on texts or on files of them",
     "bench": "measure what parts of a model cost",
     "plans": "what the encoders need on TPU pods, and how they scale",
 }

@@ -294,16 +294,14 @@ def _legal(kind: Any, choices: Choices) -> str:
 # ---------------------------------------------------------------------------------------------- command line
 
 
-def from_arguments(config: T, arguments: Sequence[str], choices: Choices, usage: str) -> T:
-    """A tool's options from `--name=value` or `--name value`; prints `usage` and the options for --help."""
-    assignments, rest = [], list(arguments)
+def pairs(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """(name, value) of every `--name=value` or `--name value`, in order; ("help", "") for --help."""
+    rest = list(arguments)
     while rest:
         argument = rest.pop(0)
         if argument in ("--help", "-h"):
-            print(f"{usage}\n\nOptions:")
-            for path, value, doc in describe(config, choices):
-                print(f"  --{path}={value}\n        {doc}")
-            raise SystemExit(0)
+            yield "help", ""
+            continue
         if not argument.startswith("--"):
             raise ValueError(f"unexpected argument {argument!r}: options are written --name=value")
         name, equals, value = argument[2:].partition("=")
@@ -311,6 +309,18 @@ def from_arguments(config: T, arguments: Sequence[str], choices: Choices, usage:
             if not rest or rest[0].startswith("--"):
                 raise ValueError(f"--{name} needs a value")
             value = rest.pop(0)
+        yield name, value
+
+
+def from_arguments(config: T, arguments: Sequence[str], choices: Choices, usage: str) -> T:
+    """A tool's options from `--name=value` or `--name value`; prints `usage` and the options for --help."""
+    assignments = []
+    for name, value in pairs(arguments):
+        if name == "help":
+            print(f"{usage}\n\nOptions:")
+            for path, default, doc in describe(config, choices):
+                print(f"  --{path}={default}\n        {doc}")
+            raise SystemExit(0)
         assignments.append(f"{name}={value}")
     try:
         return override(config, assignments, choices)

@@ -84,8 +84,8 @@ def finish(config: Config, workdir: str, metrics: dict[str, float]) -> dict[str,
     verdict = "better" if chance < 0.01 else "NOT SIGNIFICANTLY better"
     print(f"masked words: {words / base.token_share:.1f} times the baseline")
     print(f"next sentence: {verdict} than a coin, p = {chance:.1g} over {base.pairs:,} pairs\n")
-    for text, gaps in zip(SENTENCES, fill_mask(bundle, SENTENCES), strict=True):
-        print_filled(text, gaps)
+    for text, answer in zip(SENTENCES, fill_mask(bundle, SENTENCES), strict=True):
+        print_filled(text, answer)
     print(f"\nlosses drawn in {plot_losses(workdir, 'quickstart')}")
     print(f'more gaps: python -m bertjax predict fill-mask --model={workdir} --text="The [MASK] is empty."\n')
     return {

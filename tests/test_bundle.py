@@ -99,8 +99,8 @@ def test_saved_and_loaded(whole: Bundle, rows: Any, tmp_path: pathlib.Path) -> N
         path, MeshConfig(), ["train.eval_batches=1", "train.batch_size=16", "data.corpus=synthetic"]
     )
     assert values["mlm_loss"] > 1.0
-    (gaps,) = fill_mask(back, ["a [MASK] b"])
-    assert len(gaps) == 1 and len(gaps[0].candidates) == 5
+    (answer,) = fill_mask(back, ["a [MASK] b"])
+    assert len(answer["masks"]) == 1 and len(answer["masks"][0]["candidates"]) == 5
     with pytest.raises(ValueError, match="holds another run"):
         train(tiny(), path)
 
