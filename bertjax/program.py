@@ -98,7 +98,9 @@ def build(
         declared = declare(network, config, vocabulary, batches[0])
         params = meta.unbox(declared)
         several = len(tasks.labelled(config.tasks)) > 1
-        heads = [name for name in sorted(_heads(config)) if several and name in params]  # some have no parameters
+        heads = [
+            name for name in sorted(_heads(config)) if several and name in params
+        ]  # some have no parameters
         optimizer = make_optimizer(config.optim, config.train.steps, declared, heads)
         optimizer = restrict(optimizer, config.tune, params, config.model)
         opt_state = jax.eval_shape(optimizer.init, params)

@@ -25,7 +25,7 @@ import numpy as np
 from bertjax import sharding
 from bertjax.bundle import Bundle
 from bertjax.data.labelled.buckets import Buckets, place_rows
-from bertjax.data.labelled.examples import UNIT, Example, LabelledExamples
+from bertjax.data.labelled.examples import UNIT, Example, LabelledExamples, Shape
 from bertjax.predict.base import Answer, Item, Pipeline, tokenizer_of
 
 T = TypeVar("T")
@@ -158,13 +158,8 @@ class Engine:
     def _answered(self, window: _Window) -> list[Told]:
         work, answers = self.work, {}
         if window.items:
-            examples = LabelledExamples(
-                window.examples,
-                targets=work.targets,
-                group=work.group,
-                vocabulary=self.bundle.vocabulary,
-                records=len(window.items),
-            )
+            shape = Shape(work.targets, work.group, self.bundle.vocabulary, len(window.items))
+            examples = LabelledExamples(window.examples, shape)
             decoded = work.decode(window.items, examples, self._outcomes(examples))
             for place, item, answer in zip(window.places, window.items, decoded, strict=True):
                 warning = {"warning": "; ".join(item.warnings)} if item.warnings else {}
