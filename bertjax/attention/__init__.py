@@ -116,6 +116,7 @@ ATTENTIONS: dict[str, Variant] = {
         LinformerAttention,
         2_493_440,
         Linformer(rank=3),
+        any_length=False,
         segments=False,
         causal=False,
         bias=False,
@@ -143,6 +144,7 @@ ATTENTIONS: dict[str, Variant] = {
         Synthesizer(),
         SynthesizerAttention,
         2_165_504,
+        any_length=False,
         rotate=False,
         exact=lambda c: Synthesizer(kinds=("content",)),
     ),
@@ -157,7 +159,7 @@ ATTENTIONS: dict[str, Variant] = {
         bias=False,
         linear=True,
     ),
-    "mixer": Variant(Mixer(), MixerAttention, 851_968, rotate=False, bias=False),
+    "mixer": Variant(Mixer(), MixerAttention, 851_968, any_length=False, rotate=False, bias=False),
     "feedforward_only": Variant(
         FeedforwardOnly(), FeedforwardOnlyAttention, 0, rotate=False, bias=False, linear=True
     ),

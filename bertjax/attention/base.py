@@ -139,6 +139,7 @@ class Variant:
     causal: bool = True  # obeys a causal mask
     rotate: bool = True  # takes positions that turn queries and keys
     bias: bool = True  # takes positions that add to the scores
+    any_length: bool = True  # has no parameters that end at model.max_length
     feedforward: bool = True  # stands beside a feed-forward part; False for what takes its place as well
     relative: bool = False  # takes, and needs, positions that are a vector per distance
     linear: bool = False  # time and memory grow with the length, not with its square
