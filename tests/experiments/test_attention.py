@@ -130,7 +130,8 @@ def test_a_sweep_from_start_to_end(
 
     # What is missing of a line is made, and nothing else.
     (tmp_path / "window" / "plan.json").unlink()
-    start, started = sweep.start, []
+    start = sweep.start
+    started: list[str] = []
 
     def once(name: str, folder: pathlib.Path, mode: str, given: list[str]) -> None:
         started.append(mode)
