@@ -74,7 +74,7 @@ class Baselines:
     token: int  # the most frequent one of the training text
     token_share: float  # of the hidden tokens that are this one
     pairs: int  # rows with two segments
-    exchanged_share: float  # of them that do not belong together
+    exchanged_share: float  # of them that do not belong together; 0 where the tasks learn nothing of pairs
 
 
 def baselines(config: Config) -> Baselines:
@@ -93,9 +93,10 @@ def baselines(config: Config) -> Baselines:
     total: collections.Counter[str] = collections.Counter()
     for index in range(min(loader.steps, config.train.eval_batches)):
         batch = jax.device_get(hide(loader.place(index, mesh, config.mesh.rules)))
-        real = batch.mask[:, 0]
-        total["pairs"] += int(real.sum())
-        total["exchanged"] += int((batch.targets["pair"]["label"] * real).sum())
+        if "pair" in batch.targets:
+            real = batch.mask[:, 0]
+            total["pairs"] += int(real.sum())
+            total["exchanged"] += int((batch.targets["pair"]["label"] * real).sum())
         hidden = batch.targets["mlm"]["weights"] > 0
         total["hidden"] += int(hidden.sum())
         total["frequent"] += int(((batch.targets["mlm"]["labels"] == token) & hidden).sum())
@@ -103,7 +104,7 @@ def baselines(config: Config) -> Baselines:
         token=token,
         token_share=total["frequent"] / total["hidden"],
         pairs=total["pairs"],
-        exchanged_share=total["exchanged"] / total["pairs"],
+        exchanged_share=total["exchanged"] / max(total["pairs"], 1),
     )
 
 

@@ -101,6 +101,18 @@ def test_a_checkpoint_is_evaluated_on_the_rows_of_its_phase(
     assert len(capsys.readouterr().out.splitlines()) == 3
 
 
+def test_a_model_runs_on_rows_four_times_as_long_as_in_training(
+    whole: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    """Where its positions allow; else a line says what would."""
+    assert train.train(tiny(*TWO[:1], "model.position=rope", "model.max_length=14"), str(tmp_path))
+    found = [evaluate.run(str(tmp_path), MeshConfig(data=1), more) for more in ([], ["data.length=56"])]
+    short, long = (values["loss"] for values in found)
+    assert np.isfinite(long) and long != short
+    with pytest.raises(ValueError, match="rows of 56 tokens are longer than the table of learned positions"):
+        evaluate.run(str(whole), MeshConfig(data=1), ["data.length=56", "train.phases="])
+
+
 def test_a_plan_tells_of_every_phase(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tiny(*TWO)
     result = plan.run(config, open_vocabulary("synthetic", config.model.vocab), str(tmp_path))

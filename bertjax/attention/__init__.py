@@ -117,6 +117,7 @@ ATTENTIONS: dict[str, Variant] = {
         LinformerAttention,
         2_493_440,
         Linformer(rank=3),
+        any_length=False,
         segments=False,
         causal=False,
         bias=False,
@@ -145,6 +146,7 @@ ATTENTIONS: dict[str, Variant] = {
         Synthesizer(),
         SynthesizerAttention,
         2_165_504,
+        any_length=False,
         rotate=False,
         prefix=False,
         exact=lambda c: Synthesizer(kinds=("content",)),
@@ -160,7 +162,9 @@ ATTENTIONS: dict[str, Variant] = {
         bias=False,
         linear=True,
     ),
-    "mixer": Variant(Mixer(), MixerAttention, 851_968, rotate=False, bias=False, prefix=False),
+    "mixer": Variant(
+        Mixer(), MixerAttention, 851_968, any_length=False, rotate=False, bias=False, prefix=False
+    ),
     "feedforward_only": Variant(
         FeedforwardOnly(),
         FeedforwardOnlyAttention,

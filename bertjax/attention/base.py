@@ -142,6 +142,7 @@ class Variant:
     prefix: bool = (
         True  # takes learned vectors before the tokens: no token has a place of its own, and all see them
     )
+    any_length: bool = True  # has no parameters that end at model.max_length
     feedforward: bool = True  # stands beside a feed-forward part; False for what takes its place as well
     relative: bool = False  # takes, and needs, positions that are a vector per distance
     linear: bool = False  # time and memory grow with the length, not with its square

@@ -2,13 +2,15 @@
 
     python -m bertjax bench attention --variants=full,window,linear --lengths=1024,2048,4096,8192 --equal=parameters
 
-Writes attention.md (tables), attention.json (all numbers) and attention.png (log-log) into a folder. The exponent is
+Writes attention.md (tables), attention.json (all numbers) and attention.png (log-log) into a folder; what that holds
+already, measured by the same code under the same conditions, is not measured again (`known.py`). The exponent is
 fitted between two lengths (1024 and 8192): 2 is a matrix of all pairs, 1 is linear. Time depends on the machine and on
 what else it does; memory is what the compiler laid out, and operations are counted: these are the same every time.
 """
 
 import dataclasses
 import json
+import os
 import pathlib
 from typing import Any, Literal
 
@@ -20,10 +22,12 @@ from bertjax.attention.gated_unit import GatedUnit
 from bertjax.attention.grouped_query import GroupedQuery
 from bertjax.attention.mixer import Mixer
 from bertjax.attention.synthesizer import Synthesizer
+from bertjax.bench import known
 from bertjax.bench.block import Price, Rows, Timing, price
 from bertjax.bench.equal import Equal, match
 from bertjax.bench.growth import exponent
 from bertjax.bench.table import markdown, plot
+from bertjax.config import CHOICES
 from bertjax.data.files import replace_file
 from bertjax.layers.config import EncoderConfig
 from bertjax.layers.position import Relative
@@ -41,7 +45,7 @@ PRICES = ("seconds", "bytes", "flops")
 USAGE = """usage: python -m bertjax bench attention [--option=value ...]
 
 Measures one block around every attention, forward and backward, over lengths of rows: time, memory, operations, and the
-exponents with which they grow. Writes tables, numbers and a plot.
+exponents with which they grow. Writes tables, numbers and a plot; a list that was stopped goes on.
 
     python -m bertjax bench attention --model=base --model.dtype=bfloat16 --tokens=65536
     python -m bertjax bench attention --variants=full,window,linear --equal=parameters
@@ -105,6 +109,7 @@ class Line:
     parameters: float
     prices: dict[int, Price]  # by length
     growth: dict[str, float | None]  # exponents of seconds, bytes and flops
+    settings: str  # digest of all settings of the block
 
 
 def choose(options: AttentionBench) -> dict[str, EncoderConfig]:
@@ -137,7 +142,6 @@ def choose(options: AttentionBench) -> dict[str, EncoderConfig]:
 def measure(name: str, config: EncoderConfig, options: AttentionBench) -> Line:
     """All prices of one variant."""
     timing = Timing(options.repeats, options.clock, options.memory * 1e9)
-    config = match(config, options.model, options.equal, options.equal_length)
     prices = {
         length: price(config, Rows(length, options.tokens, options.documents), timing)
         for length in options.lengths
@@ -145,21 +149,40 @@ def measure(name: str, config: EncoderConfig, options: AttentionBench) -> Line:
     of = lambda what: {length: getattr(one, what) for length, one in prices.items()}  # noqa: E731
     growth = {what: exponent(of(what), options.fit_from, options.fit_to) for what in PRICES}
     parameters = price(config, Rows(options.equal_length), None).parameters
-    return Line(name, config.hidden, parameters, prices, growth)
+    return Line(name, config.hidden, parameters, prices, growth, stamp(config))
+
+
+def stamp(config: EncoderConfig) -> str:
+    """Differs where the settings of a block do."""
+    return settings.digest(settings.to_dict(config, CHOICES))
+
+
+def measured(folder: pathlib.Path, about: dict[str, Any]) -> dict[str, Line]:
+    """The lines by name that the folder holds for just this."""
+    lines = {}
+    for line in known.read(folder / "attention.json", about):
+        prices = {int(length): Price(**one) for length, one in line["prices"].items()}
+        lines[line["name"]] = Line(**{**line, "prices": prices})
+    return lines
 
 
 def run(options: AttentionBench) -> list[Line]:
-    """Measures, prints each line as it is known, and writes the results after each."""
-    folder = pathlib.Path(options.out)
+    """Measures what is not known yet, prints each line as it is known, and writes the results after each."""
+    folder, about = pathlib.Path(options.out), header(options)
     chosen = choose(options)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"out={options.out} cannot be a folder: {error.strerror}; name another") from None
-    lines: list[Line] = []
+    before = measured(folder, about)
+    lines = [line for name, line in before.items() if name not in chosen]
     for name, config in chosen.items():
         try:
-            lines.append(measure(name, config, options))
+            equal = match(config, options.model, options.equal, options.equal_length)
+            if name in before and before[name].settings == stamp(equal):
+                lines.append(before[name])
+            else:
+                lines.append(measure(name, equal, options))
         except ValueError as error:  # heads that a variant cannot group, more parameters than the base has
             if options.variants:
                 raise
@@ -170,7 +193,7 @@ def run(options: AttentionBench) -> list[Line]:
             f"{name:24}{lines[-1].parameters:12,.0f} parameters   grows {', '.join(grown) or 'unknown'}",
             flush=True,
         )
-        write(folder, header(options), lines)
+        write(folder, about, lines)
     print(f"written to {folder}/attention.md, .json and .png" if lines else "nothing is left to measure")
     return lines
 
@@ -181,6 +204,7 @@ def header(options: AttentionBench) -> dict[str, Any]:
     return {
         "device": device.device_kind,
         "platform": device.platform,
+        "cores": os.cpu_count(),
         "jax": jax.__version__,
         "width": model.width,
         "heads": model.heads,
@@ -190,10 +214,14 @@ def header(options: AttentionBench) -> dict[str, Any]:
         "tokens": options.tokens,
         "documents": options.documents,
         "clock": options.clock,
+        "repeats": options.repeats,
+        "memory": options.memory,
         "equal": options.equal,
         "equal_length": options.equal_length,
         "fit_from": options.fit_from,
         "fit_to": options.fit_to,
+        "lengths": options.lengths,
+        "code": known.digest_of_code(),
     }
 
 

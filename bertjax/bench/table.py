@@ -11,11 +11,12 @@ UNITS = {
     "flops": ("Operations", "GFLOP", 1e-9),
 }
 MISSING = "–"  # known to need more memory than was allowed
+UNSAID = ("lengths", "code")  # the columns say the one, and the other says nothing to a reader
 
 
 def markdown(about: dict[str, Any], lines: Sequence[Any]) -> str:
     """One table a price: a line for each variant, a column for each length, and the exponent."""
-    facts = ", ".join(f"{name} {value}" for name, value in about.items())
+    facts = ", ".join(f"{name} {value}" for name, value in about.items() if name not in UNSAID)
     parts = ["# What attentions cost", f"One block, forward and backward, for one row. {facts}."]
     for what, (title, unit, scale) in UNITS.items():
         lengths = list(lines[0].prices)

@@ -14,7 +14,7 @@ from experiments.attention.full import around, prepare
 
 def config() -> Config:
     """Sixteen blocks a row, of which each sees up to seven."""
-    return around(BigBird(block=8, random=2))
+    return around(BigBird(block=4, random=2))
 
 
 if __name__ == "__main__":

@@ -9,13 +9,12 @@ Expected: MNLI-m 86.3 for DeBERTa-base against 84.9 for its RoBERTa (Table 4 of 
 from bertjax import experiment
 from bertjax.attention.disentangled import Disentangled
 from bertjax.config import Config
-from bertjax.layers.position import Relative
 from experiments.attention.full import around, prepare
 
 
 def config() -> Config:
     """Two products with distances beside that of content."""
-    return around(Disentangled(), position=Relative(buckets=32, max_distance=128))
+    return around(Disentangled())
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from experiments.attention.full import around, prepare
 
 def config() -> Config:
     """Pairs inside chunks of a quarter of the row."""
-    return around(GatedUnit(form="chunked", size=32, chunk=32))
+    return around(GatedUnit(form="chunked", size=32, chunk=16))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from experiments.attention.full import around, prepare
 
 def config() -> Config:
     """One compression for keys and one for values, for all heads."""
-    return around(Linformer(rank=32))
+    return around(Linformer(rank=16))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from experiments.attention.full import around, prepare
 
 def config() -> Config:
     """Layers one and four see everything."""
-    return around(LocalGlobal(every=3, size=32))
+    return around(LocalGlobal(every=3, size=16))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from experiments.attention.full import around, prepare
 
 def config() -> Config:
     """A window of a quarter of the row; [CLS] sees all and is seen by all."""
-    return around(Longformer(size=32))
+    return around(Longformer(size=16))
 
 
 if __name__ == "__main__":

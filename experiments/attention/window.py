@@ -1,4 +1,4 @@
-"""A sliding window: each token sees 16 others on either side.
+"""A sliding window: each token sees 8 others on either side.
 
 Paper: Beltagy et al., 2004.05150, Section 3.1.
 Command: python -m experiments.attention.window --workdir=runs/attention/window
@@ -15,7 +15,7 @@ from experiments.attention.full import around, prepare
 
 def config() -> Config:
     """A window of a quarter of the row."""
-    return around(Window(size=32))
+    return around(Window(size=16))
 
 
 if __name__ == "__main__":

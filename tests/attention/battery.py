@@ -1,7 +1,8 @@
 """What every attention variant must do, as functions of its name in the registry.
 
 `CHECKS` is the battery. Each check builds the smallest encoder around the variant, with parameters drawn by numpy
-(so that no bias is zero and nothing is compiled to make them), and shares what was compiled for the others.
+(so that no bias is zero and nothing is compiled to make them), and shares what was compiled for the others: three
+programs a variant are all, a plain one, one that is scanned, rematerialised and sharded, and one in half precision.
 All sizes differ, so a transposed axis cannot hide, and those that a 2x2x2 mesh splits are even.
 """
 
@@ -29,7 +30,7 @@ from bertjax.layers.config import EncoderConfig, Full, Learned
 from bertjax.layers.mask import AttentionMask
 from bertjax.layers.position.relative import Relative
 from bertjax.models.encoder import Encoder
-from bertjax.models.stacking import stack_layers, unstack_layers
+from bertjax.models.stacking import stack_layers
 from bertjax.types import Batch, Tree
 
 LENGTH = 10
@@ -40,14 +41,12 @@ NO_GRADIENT = ("key/bias",)
 
 
 def small_config(options: AttentionOptions, **changes: Any) -> EncoderConfig:
-    """Two periods of layers under a scan; B2 L10 D24 H4 K6 F40 V53."""
+    """Two periods of layers, one after the other; B2 L10 D24 H4 K6 F40 V53."""
     sizes: dict[str, Any] = dict(width=24, heads=4, feedforward=40, vocab=53, max_length=LENGTH)
     position = Relative(buckets=4, max_distance=9) if needs_distances(options) else Learned()
     sizes["position"] = position
     parts: dict[str, Any] = dict(layers=2 * len(options.period()), vocab_multiple=8, attention=options)
-    return EncoderConfig(
-        **{**sizes, **parts, "scan": True, "dropout": 0.0, "attention_dropout": 0.0, **changes}
-    )
+    return EncoderConfig(**{**sizes, **parts, "dropout": 0.0, "attention_dropout": 0.0, **changes})
 
 
 def needs_distances(options: AttentionOptions) -> bool:
@@ -233,14 +232,6 @@ def jit_equals_eager(name: str) -> None:
     close(case.forward(case.parameters, batch), case.hidden(case.parameters, batch))
 
 
-def scan_equals_loop(name: str) -> None:
-    case, loop = case_of(options_of(name)), case_of(options_of(name), scan=False)
-    batch = small_batch(case.config)
-    gradient, hidden = loop.both(unstack_layers(case.parameters), batch)
-    close(case.gradient(case.parameters, batch), stack_layers(gradient))
-    close(case.forward(case.parameters, batch), hidden)
-
-
 def gradients_are_finite_with_an_empty_row(name: str) -> None:
     case = case_of(options_of(name))
     batch = small_batch(case.config)
@@ -260,9 +251,9 @@ def every_parameter_gets_a_gradient(name: str) -> None:
 
 
 def bfloat16_is_close_to_float32(name: str) -> None:
-    case, half = case_of(options_of(name)), case_of(options_of(name), dtype="bfloat16")
+    case, half = case_of(options_of(name)), case_of(options_of(name), dtype="bfloat16", scan=True)
     batch = small_batch(case.config)
-    gradient, ours = half.both(case.parameters, batch)
+    gradient, ours = half.both(stack_layers(case.parameters), batch)
     assert ours.dtype == jnp.bfloat16
     theirs = np.asarray(case.forward(case.parameters, batch))
     error = np.asarray(ours, np.float32) - theirs
@@ -271,19 +262,44 @@ def bfloat16_is_close_to_float32(name: str) -> None:
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 
-def sharded_with_remat_equals_single_without(name: str) -> None:
-    """Two equalities by one program: a mesh changes no number, and neither does computing blocks again."""
-    case, remat = case_of(options_of(name)), case_of(options_of(name), remat="block")
+def scanned_rematerialised_and_sharded_equals_plain(name: str) -> None:
+    """Three equalities by one program, as runs have it: no scan, no remat and no mesh changes a number.
+
+    Which of them does not hold, tests/models/test_block.py tells, where each is tested for one attention.
+    """
+    case, whole = case_of(options_of(name)), case_of(options_of(name), scan=True, remat="block")
     batch, rules = small_batch(case.config), "fsdp_tensor_sequence"
     mesh = sharding.make_mesh(sharding.MeshConfig(fsdp=2, tensor=2, sequence=2, rules=rules))
-    places = sharding.parameter_shardings(case.declared, mesh, rules)
+    places = sharding.parameter_shardings(whole.declared, mesh, rules)
     with sharding.activate(mesh, rules):
         step = jax.jit(
-            jax.grad(remat.loss, has_aux=True), out_shardings=(places, None), compiler_options=FAST
+            jax.grad(whole.loss, has_aux=True), out_shardings=(places, None), compiler_options=FAST
         )
-        gradient, hidden = step(jax.device_put(case.parameters, places), batch)
-    close(gradient, case.gradient(case.parameters, batch))
+        gradient, hidden = step(jax.device_put(stack_layers(case.parameters), places), batch)
+    close(gradient, stack_layers(case.gradient(case.parameters, batch)))
     close(hidden, case.forward(case.parameters, batch))
+
+
+def longer_rows_run_or_are_refused(name: str) -> None:
+    """Four times the length that the parameters were made for: what has none of it in them takes any."""
+    case = case_of(options_of(name))
+    batch = small_batch(case.config, length=4 * LENGTH)
+    x = np.random.default_rng(3).standard_normal((2, 4 * LENGTH, case.config.width))
+    relative = jnp.ones((8 * LENGTH - 1, case.config.width))
+    refused = []
+    for options in case.config.kinds:
+        short = Context(
+            AttentionMask(), small_batch(case.config).positions, relative=relative[: 2 * LENGTH - 1]
+        )
+        own = draw_parameters(layer_shapes(case.config, options, draw_inputs(case.config), short))
+        context = Context(AttentionMask(valid=batch.mask), batch.positions, relative=relative)
+        run = functools.partial(one_layer(case.config, options), own, jnp.asarray(x, jnp.float32), context)
+        if ATTENTIONS[name].any_length:
+            y = np.asarray(run())
+            assert y.shape == x.shape and np.isfinite(y).all()
+        else:
+            refused.append(refusal(run))
+    assert ATTENTIONS[name].any_length or f"set model.max_length={4 * LENGTH}" in " ".join(refused)
 
 
 def exact_limit_equals_full(name: str) -> None:
@@ -295,7 +311,7 @@ def exact_limit_equals_full(name: str) -> None:
     batch = small_batch(config, packed=variant.segments)
     context = Context(AttentionMask(valid=batch.mask, segments=batch.segments), batch.positions)
     x = draw_inputs(config)
-    full = unstack_layers(base.parameters)["stack"]["group_0"]["layers_0"]["block_0"]["attention"]
+    full = base.parameters["stack"]["group_0"]["layers_0"]["block_0"]["attention"]
     expected = one_layer(base.config, Full())(full, x, context)[batch.mask]
     for options in config.kinds:
         own = draw_parameters(layer_shapes(config, options, x, context))
@@ -335,11 +351,11 @@ CHECKS: tuple[Callable[[str], None], ...] = (
     causal_masks_are_obeyed_or_refused,
     rows_do_not_mix,
     jit_equals_eager,
-    scan_equals_loop,
     gradients_are_finite_with_an_empty_row,
     every_parameter_gets_a_gradient,
     bfloat16_is_close_to_float32,
-    sharded_with_remat_equals_single_without,
+    scanned_rematerialised_and_sharded_equals_plain,
+    longer_rows_run_or_are_refused,
     exact_limit_equals_full,
     parameter_count_is_pinned,
 )

@@ -134,8 +134,8 @@ def test_the_battery_notices(check: Callable[[str], None], monkeypatch: pytest.M
 
 
 def test_the_mesh_splits_the_projections() -> None:
-    """Else `sharded_with_remat_equals_single_without` would compare one device with copies of itself."""
-    case = case_of(options_of("full"))
+    """Else `scanned_rematerialised_and_sharded_equals_plain` would compare one device with copies of itself."""
+    case = case_of(options_of("full"), scan=True)
     mesh = sharding.make_mesh(sharding.MeshConfig(fsdp=2, tensor=2, sequence=2, rules="fsdp_tensor_sequence"))
     places = sharding.parameter_shardings(case.declared, mesh, "fsdp_tensor_sequence")
     query = places["stack"]["group_0"]["layers"]["block_0"]["attention"]["query"]["kernel"]

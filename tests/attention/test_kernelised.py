@@ -31,13 +31,23 @@ def elu_features(x: np.ndarray, layer: Layer) -> np.ndarray:
     return np.where(x > 0, x + 1, np.exp(np.minimum(x, 0)))
 
 
-def relu_features(x: np.ndarray, layer: Layer) -> np.ndarray:
-    """Performer's other kernel, with the layer's own draw."""
+def directions() -> np.ndarray:
+    """The draw of a layer with thirteen random features."""
     key = jax.random.fold_in(jax.random.key(0), 0)
     w = orthogonal_directions(key, heads=BASE.heads, features=13, size=BASE.key_size)
-    return (
-        np.maximum(np.einsum("blhk,hrk->blhr", x * x.shape[-1] ** -0.25, np.asarray(w, np.float64)), 0) + 1e-3
-    )
+    return np.asarray(w, np.float64)
+
+
+def softmax_features(x: np.ndarray, layer: Layer) -> np.ndarray:
+    """Performer's exp(w x - |x|²/2), whose products are exp(q k) in the mean."""
+    x = x * x.shape[-1] ** -0.25
+    return np.exp(np.einsum("blhk,hrk->blhr", x, directions()) - np.square(x).sum(-1, keepdims=True) / 2)
+
+
+def relu_features(x: np.ndarray, layer: Layer) -> np.ndarray:
+    """Performer's other kernel."""
+    x = x * x.shape[-1] ** -0.25
+    return np.maximum(np.einsum("blhk,hrk->blhr", x, directions()), 0) + 1e-3
 
 
 def weighted(products: np.ndarray, allowed: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -48,7 +58,8 @@ def weighted(products: np.ndarray, allowed: np.ndarray, v: np.ndarray) -> np.nda
 
 
 @pytest.mark.parametrize(
-    ("options", "features"), [(Linear(), elu_features), (Performer(13, "relu"), relu_features)]
+    ("options", "features"),
+    [(Linear(), elu_features), (Performer(13), softmax_features), (Performer(13, "relu"), relu_features)],
 )
 @pytest.mark.parametrize("length", [10, 300])  # in one block, and across several
 @pytest.mark.parametrize("packed", [False, True])

@@ -6,15 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import linen as nn
 
 from bertjax import sharding
-from bertjax.attention import explain, make_attention
-from bertjax.attention.base import Context
-from bertjax.attention.kernels import KERNELS, PLATFORMS, Request, choose, cudnn, splash
+from bertjax.attention import explain
+from bertjax.attention.kernels import KERNELS, PLATFORMS, Request, choose, splash
 from bertjax.attention.local_global import LocalGlobal
 from bertjax.attention.window import Window
 from bertjax.config import Config, DataConfig, TrainConfig
@@ -25,7 +22,9 @@ from bertjax.layers.mask import AttentionMask
 from bertjax.program import build
 from bertjax.step import make_train_step
 from bertjax.tasks.mlm import Mlm
-from tests.attention.battery import FAST, Case, close, draw_parameters, refusal, small_batch
+from tests.attention.battery import FAST, Case, close, refusal, small_batch
+from tests.attention.kernel_cases import example
+from tests.attention.kernel_cases import run as run_case
 
 TPU = Request(platform="tpu", dtype="bfloat16", length=512, head_size=64)
 BACKENDS: Any = ("splash", "reference")
@@ -91,35 +90,7 @@ def test_a_kernel_asked_for_on_the_wrong_machine_is_refused() -> None:
 # ---------------------------------------------------------------------------------------------- equality
 
 
-CONFIG = EncoderConfig(layers=1, width=256, heads=4, attention_dropout=0.0)
-
-
-def example(length: int, packed: bool) -> tuple[jax.Array, AttentionMask]:
-    """Two rows of inputs, the second ends in padding; two documents in each if packed."""
-    x = np.random.default_rng(length).standard_normal((2, length, CONFIG.width))
-    index = np.arange(length)
-    valid = jnp.asarray(np.stack([index < length, index < length - 37]))
-    segments = jnp.asarray(np.stack([1 + (index > 50), 1 + (index > 61)]).astype(np.int32))
-    segments = jnp.where(valid, segments, 0)
-    return jnp.asarray(x, jnp.float32), AttentionMask(valid=valid, segments=segments if packed else None)
-
-
-def run(options: Any, x: jax.Array, mask: AttentionMask, dtype: Any = "float32") -> tuple[Any, Any]:
-    """The layer's output at real tokens, and its gradients."""
-    config = dataclasses.replace(CONFIG, attention=options, dtype=dtype)
-    layer = make_attention(config, options, "attention")
-    context = Context(mask, jnp.broadcast_to(jnp.arange(x.shape[1])[None], x.shape[:2]))
-    shapes = jax.eval_shape(lambda: layer.init(jax.random.key(0), x, context, train=False))["params"]
-    parameters = draw_parameters(nn.unbox(shapes))
-
-    def loss(parameters: Any, x: Any) -> Any:
-        y = layer.apply({"params": parameters}, x.astype(dtype), context, train=True).astype(jnp.float32)
-        assert mask.valid is not None
-        y = jnp.where(jnp.asarray(mask.valid)[:, :, None], y, 0.0)
-        return (y * jnp.sin(jnp.arange(y.size, dtype=jnp.float32)).reshape(y.shape)).sum() / 100, y
-
-    gradients, y = jax.jit(jax.grad(loss, (0, 1), has_aux=True), compiler_options=FAST)(parameters, x)
-    return y, gradients
+run = functools.partial(run_case, compiler_options=FAST)
 
 
 @pytest.fixture
@@ -157,29 +128,7 @@ def test_splash_on_a_mesh_equals_the_reference(window: int | None, interpreted: 
         close(run(ours, x, mask), single)
 
 
-@pytest.mark.skipif(jax.default_backend() != "gpu", reason="needs an NVIDIA GPU")
-@pytest.mark.parametrize("length", [64, 192, 512])
-@pytest.mark.parametrize("packed", [False, True])
-def test_cudnn_equals_the_reference(length: int, packed: bool) -> None:
-    x, mask = example(length, packed)
-    ours, theirs = (run(Full(backend), x, mask, "bfloat16") for backend in ("cudnn", "reference"))
-    close(ours, theirs, 2e-2)
-
-
 # ---------------------------------------------------------------------------------------------- compilation
-
-
-@pytest.mark.parametrize("packed", [False, True])
-def test_cudnn_lowers_for_cuda(packed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As far as a machine without a GPU goes: the program for CUDA holds cuDNN's calls, forward and backward."""
-    from jax._src.cudnn import fused_attention_stablehlo
-
-    monkeypatch.setattr(fused_attention_stablehlo, "check_cudnn_version", lambda: 91_000)
-    _, mask = example(64, packed)
-    q = k = v = jnp.ones((2, 64, 4, 64), jnp.bfloat16)
-    loss = jax.grad(lambda q: cudnn(q, k, v, mask).astype(jnp.float32).sum())
-    text = jax.jit(loss).trace(q).lower(lowering_platforms=("cuda",)).as_text()
-    assert "__cudnn$fmha" in text and "Backward" in text
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bertjax import sharding
-from bertjax.attention import AttentionOptions, make_attention
+from bertjax.attention import AttentionOptions, Context, make_attention
 from bertjax.attention.feedforward_only import FeedforwardOnly
 from bertjax.attention.fourier import METHODS, Fourier
 from bertjax.attention.hybrid import Hybrid
@@ -17,8 +17,11 @@ from bertjax.attention.linear import Linear
 from bertjax.attention.local_global import LocalGlobal
 from bertjax.attention.mixer import Mixer
 from bertjax.layers.config import EncoderConfig, Full
+from bertjax.models.block import Block
+from bertjax.models.stack import Stack
 from tests.attention.battery import refusal
 from tests.attention.plain import BASE, matrix, ragged, run_layer
+from tests.helpers import parameters, small
 
 
 @pytest.mark.parametrize("padding", ["hidden", "mixed"])
@@ -121,6 +124,19 @@ def kinds(options: AttentionOptions, layers: int) -> str:
 )
 def test_hybrid_layouts(options: Hybrid, expected: str) -> None:
     assert kinds(options, 12) == expected
+
+
+def test_a_hybrid_is_its_layers_one_after_the_other() -> None:
+    config = small(layers=2, attention=Hybrid(place="top", number=1))
+    params, x = parameters(config)["stack"], np.random.default_rng(0).standard_normal((3, 7, 24))
+    y = jnp.asarray(x, jnp.float32)
+    context = Context(ragged(7), jnp.zeros((3, 7), jnp.int32))
+    found, _ = Stack(config, False).apply({"params": params}, y, context, train=False)
+    for group, kind in enumerate((Fourier(), Full())):
+        own = params[f"group_{group}"]["layers_0"]["block_0"]
+        assert ("attention" in own) == (kind == Full())
+        y = Block(config, kind).apply({"params": own}, y, context, {}, False)
+    np.testing.assert_allclose(found, y, atol=1e-5)
 
 
 def test_every_keeps_depth_free() -> None:

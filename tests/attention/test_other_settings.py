@@ -33,7 +33,7 @@ SETTINGS: dict[str, tuple[str, AttentionOptions]] = {
         battery.padding_cannot_influence_real_tokens,
         battery.segments_cannot_see_each_other,
         battery.gradients_are_finite_with_an_empty_row,
-        battery.sharded_with_remat_equals_single_without,
+        battery.scanned_rematerialised_and_sharded_equals_plain,
     ],
     ids=lambda check: check.__name__,
 )

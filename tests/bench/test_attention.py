@@ -13,7 +13,8 @@ from bertjax.attention import ATTENTIONS, variant_of
 from bertjax.attention.bigbird import BigBird
 from bertjax.attention.hybrid import Hybrid
 from bertjax.bench import attention as bench
-from bertjax.bench.attention import FORMS, AttentionBench, choose, run
+from bertjax.bench import known
+from bertjax.bench.attention import FORMS, AttentionBench, choose, run, stamp
 from bertjax.bench.block import Rows, Timing, price, trace
 from bertjax.bench.equal import match
 from bertjax.bench.growth import exponent
@@ -164,6 +165,52 @@ def test_a_list_is_measured_and_written(tmp_path: pathlib.Path, capsys: pytest.C
     table = (tmp_path / "attention.md").read_text()
     assert "## Memory (MB)" in table and "| feedforward_only |" in table
     assert (tmp_path / "attention.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_list_goes_on_where_it_stopped(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was measured before is kept, also of variants that are not asked for again; what has changed is not."""
+    done: list[str] = []
+
+    def count(name: str, config: EncoderConfig, options: AttentionBench) -> bench.Line:
+        done.append(name)
+        prices = {length: price(config, Rows(length), None) for length in options.lengths}
+        prices = {length: dataclasses.replace(one, bytes=1e3, seconds=0.1) for length, one in prices.items()}
+        return bench.Line(
+            name, 40, 1.0, prices, {"seconds": None, "bytes": None, "flops": 1.0}, stamp(config)
+        )
+
+    def names() -> list[str]:
+        return [line["name"] for line in json.loads((tmp_path / "attention.json").read_text())["variants"]]
+
+    monkeypatch.setattr(bench, "measure", count)
+    options = AttentionBench(model=SMALL, variants=("full", "linear"), lengths=(8,), out=str(tmp_path))
+    before = run(options)
+    assert run(options) == before and done == ["full", "linear"]
+    run(dataclasses.replace(options, variants=("linear", "fourier")))
+    assert done == ["full", "linear", "fourier"] and sorted(names()) == ["fourier", "full", "linear"]
+    wider = dataclasses.replace(SMALL, attention=Full("reference"))
+    run(dataclasses.replace(options, variants=("full",), model=wider))
+    assert done[3:] == ["full"] and sorted(names()) == ["fourier", "full", "linear"]
+
+    assert "holds for other" not in capsys.readouterr().out
+    run(dataclasses.replace(options, repeats=2))
+    assert done[4:] == names() == ["full", "linear"]
+    assert f"{tmp_path}/attention.json holds for other repeats: it is" in capsys.readouterr().out
+    monkeypatch.setattr(known, "CODE", ("attention",))
+    run(dataclasses.replace(options, repeats=2))
+    assert len(done) == 8 and "holds for other code: it is" in capsys.readouterr().out
+    (tmp_path / "attention.json").write_text("{}")
+    assert "is no price list" in refusal(lambda: run(options))
+
+
+def test_the_code_that_counts_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {known.digest_of_code()}
+    for part in known.CODE:
+        monkeypatch.setattr(known, "CODE", (part,))
+        found.add(known.digest_of_code())
+    assert len(found) == 1 + 5
 
 
 def test_what_needs_too_much_memory_is_not_run(tmp_path: pathlib.Path) -> None:

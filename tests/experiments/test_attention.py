@@ -5,6 +5,7 @@ import functools
 import importlib
 import json
 import pathlib
+import re
 import signal
 from typing import Any
 
@@ -21,10 +22,10 @@ from bertjax.attention.longformer import Longformer
 from bertjax.attention.nystroem import Nystroem
 from bertjax.attention.performer import Performer
 from bertjax.bench.block import Rows, price
-from bertjax.config import Config, DataConfig, check
+from bertjax.config import CHOICES, Config, DataConfig, check
 from bertjax.layers.config import Full
 from bertjax.models.encoder import Encoder
-from bertjax.settings import describe
+from bertjax.settings import describe, kind_of
 from experiments.attention import full, sweep
 from tests.attention.battery import refusal
 from tests.helpers import make_batch
@@ -39,6 +40,15 @@ def build(config: Config) -> None:
     check(config)
     batch = make_batch((config.data.length,), vocab=config.model.vocab)
     jax.eval_shape(functools.partial(Encoder(config.model).init, train=False), jax.random.key(0), batch)
+
+
+def test_positions_are_rotary_where_an_attention_can_be_turned() -> None:
+    found = {name: kind_of(config_of(name).model.position, CHOICES) for name in sweep.VARIANTS}
+    assert found.pop("disentangled") == "relative"
+    turned = {name for name, scheme in found.items() if scheme == "rope"}
+    assert {name for name, scheme in found.items() if scheme == "learned"} == found.keys() - turned
+    assert {"full", "window", "linear", "performer", "gated_unit"} <= turned
+    assert not {"cosformer", "fourier", "hybrid_top", "mixer_linear", "synthesizer_dense"} & turned
 
 
 @pytest.mark.parametrize("name", sweep.VARIANTS)
@@ -105,16 +115,32 @@ def test_a_sweep_from_start_to_end(
     ]
     assert sweep.main(flags) == 1
     shown = capsys.readouterr().out
-    header, _, first, last = (tmp_path / "table.md").read_text().splitlines()
-    assert header == "| variant | parameters | step (ms) | memory (MB) | held-out MLM accuracy |"
+    header, _, first, last, _, note = (tmp_path / "table.md").read_text().splitlines()
+    assert header == "| variant | positions | parameters | step (ms) | memory (MB) | held-out MLM accuracy |"
+    share = float(re.fullmatch(r"Always the most frequent token: (.*)% of the same hidden words.", note)[1])  # type: ignore[index]
+    assert 0 < share < 50 and note in shown
     assert "| linear | failed: unknown setting 'model.attention.size'" in last and last in shown
     plan, result = (
         json.loads((tmp_path / "window" / f"{what}.json").read_text()) for what in ("plan", "result")
     )
     cells = [cell.strip() for cell in first.strip("|").split("|")]
     accuracy = f"{result['metrics']['heldout_mlm_accuracy']:.1%}"
-    assert [cells[0], cells[1], cells[4]] == ["window", f"{plan['parameters']:,}", accuracy]
-    assert float(cells[2]) > 0 and float(cells[3]) > 4 * plan["parameters"] / 1e6
+    assert [*cells[:3], cells[5]] == ["window", "rope", f"{plan['parameters']:,}", accuracy]
+    assert float(cells[3]) > 0 and float(cells[4]) > 4 * plan["parameters"] / 1e6
+
+    # What is missing of a line is made, and nothing else.
+    (tmp_path / "window" / "plan.json").unlink()
+    start = sweep.start
+    started: list[str] = []
+
+    def once(name: str, folder: pathlib.Path, mode: str, given: list[str]) -> None:
+        started.append(mode)
+        (folder / "plan.json").write_text(json.dumps(plan))
+
+    monkeypatch.setattr(sweep, "start", once)
+    assert sweep.main(flags) == 1 and started == ["plan"]
+    assert first in capsys.readouterr().out
+    monkeypatch.setattr(sweep, "start", start)
 
     # A folder that holds another run is a line, too.
     other = [*flags[:-1], "--set=model.attention.size=4,train.seed=3"]
@@ -190,7 +216,11 @@ def test_models_on_equal_terms() -> None:
 
 
 def test_the_best_comes_first(tmp_path: pathlib.Path) -> None:
-    lines = [["a", "1", "2", "3", "9.5%"], ["b", "failed: why"], ["c", "1", "2", "3", "10.0%"]]
+    lines = [
+        ["a", "rope", "1", "2", "3", "9.5%"],
+        ["b", "failed: why"],
+        ["c", "rope", "1", "2", "3", "10.0%"],
+    ]
     rows = sweep.write(tmp_path / "new", lines).splitlines()[2:]
     assert [row[2] for row in rows] == ["c", "a", "b"]
     assert rows == (tmp_path / "new" / "table.md").read_text().splitlines()[2:]

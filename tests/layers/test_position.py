@@ -1,5 +1,6 @@
 """Position schemes against plain numpy, and what each promises about longer rows and shifted ones."""
 
+import dataclasses
 import math
 
 import jax
@@ -7,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from bertjax.attention.disentangled import Disentangled
 from bertjax.layers.config import Learned
-from bertjax.layers.position import POSITIONS, rotate, scheme_of
+from bertjax.layers.position import POSITIONS, LearnedT5, rotate, scheme_of
 from bertjax.layers.position.alibi import Alibi, slopes
 from bertjax.layers.position.base import NoPosition
 from bertjax.layers.position.relative import Relative
@@ -217,13 +219,25 @@ def test_relative_buckets_are_single_then_growing():
 # ------------------------------------------------------------------------------------------ longer and packed rows
 
 
-ANY_LENGTH = (Sinusoidal(), NoPosition(), Rope(), Rope(fraction=0.5), Alibi(), T5(8, 6))
+ANY_LENGTH = (
+    *(Sinusoidal(), NoPosition(), Rope(), Rope(fraction=0.5), Alibi(), Alibi("directed"), Alibi("learned")),
+    *(T5(8, 6), Relative(buckets=4, max_distance=6)),
+)
+FIXED_LENGTH = (Learned(), Learned(offset=2), LearnedT5(buckets=8, max_distance=6))
+
+
+def test_of_every_scheme_it_is_known_whether_it_takes_longer_rows():
+    assert {type(options) for options in ANY_LENGTH + FIXED_LENGTH} == {
+        type(scheme.options) for scheme in POSITIONS.values()
+    }
 
 
 @pytest.mark.parametrize("options", ANY_LENGTH, ids=str)
 def test_rows_four_times_as_long_as_in_training_run(options):
     """With the same parameters; a short row inside of a long, padded one is what it was."""
-    config = small(position=options, max_length=7)
+    config = small(position=options, max_length=7, heads=2)
+    if isinstance(options, Relative):
+        config = dataclasses.replace(config, attention=Disentangled())
     params = parameters(config)
     short, long = make_batch((7, 5)), make_batch((7, 28), length=28)
     long = long.replace(
@@ -235,9 +249,12 @@ def test_rows_four_times_as_long_as_in_training_run(options):
     assert np.isfinite(after.hidden[1]).all()
 
 
-def test_learned_positions_do_not_extrapolate():
-    with pytest.raises(ValueError, match="28 tokens are longer .* set model.max_length=28"):
-        encode(small(max_length=7))(parameters(small(max_length=7)), make_batch((28,)))
+@pytest.mark.parametrize("options", FIXED_LENGTH, ids=str)
+def test_learned_positions_do_not_extrapolate(options):
+    config = small(position=options, max_length=7)
+    with pytest.raises(ValueError, match="28 tokens are longer .* set model.max_length=28") as error:
+        encode(config)(parameters(config), make_batch((28,)))
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("options", [Sinusoidal(), Rope(), Alibi(), T5(8, 6)], ids=str)
