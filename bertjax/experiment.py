@@ -16,7 +16,7 @@ import pathlib
 import sys
 import textwrap
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from absl import flags, logging
@@ -197,7 +197,7 @@ def _run(config: Config, rest: list[str], values: Any, prepare: Prepare | None, 
         return DONE
     check(config)  # before minutes go into a corpus
     if prepare is not None and not values.smoke:
-        config = _prepared(prepare, config, values.workdir)
+        config = brought(_prepared(prepare, config, values.workdir), values.set)
     if values.mode == "plan":
         if labelled(config.tasks):
             sets = finetune.open_sets(config)
@@ -249,6 +249,13 @@ def _prepared(prepare: Prepare, config: Config, workdir: str) -> Config:
         return config
     notes.wait("prepared", 1, math.inf)
     return prepare(config, workdir)
+
+
+def brought(config: Config, assignments: Sequence[str]) -> Config:
+    """What was prepared, whose encoder may be another one; what the command line says of the encoder still holds."""
+    if config.model.init is None:
+        return config
+    return settings.override(config, [one for one in assignments if one.startswith("model.")], CHOICES)
 
 
 def _seat(values: Any) -> cluster.Seat | None:

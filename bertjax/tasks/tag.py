@@ -97,6 +97,7 @@ class Tag(ScoredTask):
 
     def resolve(self, train: Split) -> "Tag":
         """With the tags of the data."""
+        train.column(self.tags, self.at("tags"))
         found = {tag for tags in self.gold(train) if tags is not None for tag in tags}
         if self.scheme == "none":
             labels = self.labels or tuple(sorted(found))
