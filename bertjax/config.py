@@ -20,6 +20,7 @@ from bertjax.data.open import corpus_names, open_examples
 from bertjax.data.pairs import SegmentPair
 from bertjax.layers.config import AttentionOptions, EncoderConfig, Full, PositionOptions
 from bertjax.layers.position import POSITIONS
+from bertjax.models.decoding import SEARCHES, SearchOptions
 from bertjax.models.presets import PRESETS
 from bertjax.models.task_heads import HEADS, HeadOptions
 from bertjax.optim import OPTIMIZERS, SCHEDULES, Muon, OptimConfig, OptimizerOptions, ScheduleOptions
@@ -38,6 +39,7 @@ CHOICES: settings.Choices = {
     Format: FORMATS,
     Task: TASKS,
     HeadOptions: HEADS,
+    SearchOptions: SEARCHES,
     MaskingOptions: MASKINGS,
     OptimizerOptions: OPTIMIZERS,
     ScheduleOptions: SCHEDULES,

@@ -50,10 +50,17 @@ class Program:
 
     def apply(self, params: Tree, batch: Batch, **options: Any) -> dict[str, Any]:
         """The outputs of the network."""
-        outputs: dict[str, Any] = self.network.apply(
-            {"params": merged(params, self.config.tune)}, batch, **options
-        )
+        outputs: dict[str, Any] = self.bind(params)(batch, **options)
         return outputs
+
+    def bind(self, params: Tree) -> Callable[..., Any]:
+        """The network with its parameters: (*inputs, method, variables besides the parameters, ...)."""
+        whole = merged(params, self.config.tune)
+
+        def apply(*inputs: Any, variables: Mapping[str, Tree] | None = None, **options: Any) -> Any:
+            return self.network.apply({"params": whole, **(variables or {})}, *inputs, **options)
+
+        return apply
 
     def active(self) -> contextlib.AbstractContextManager[None]:
         """Mesh and rules in force: everything is traced and run inside."""

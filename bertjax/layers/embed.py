@@ -26,12 +26,14 @@ class Embedder(nn.Module):
 
     config: EncoderConfig
     position: Position
+    borrows: bool = False  # the token table, which is then handed in
 
     def setup(self) -> None:
         """Declares the tables."""
         c, init = self.config, kernel_init(self.config.init_std)
         narrow = c.table_width
-        self.tokens = sharding.param(self, "tokens", init, (c.rows, narrow), ("vocab", "width"))
+        if not self.borrows:
+            self.tokens = sharding.param(self, "tokens", init, (c.rows, narrow), ("vocab", "width"))
         if c.types is not None:
             self.types = sharding.param(self, "types", init, (c.types, narrow), ("table", "width"))
         if c.embedding_norm:
@@ -40,18 +42,22 @@ class Embedder(nn.Module):
         if c.embedding_width is not None:
             self.projection = dense(c, "ble,ed->bld", (narrow, c.width), ("output", "width"), "head")
 
-    def __call__(self, batch: Batch, *, train: bool) -> Float[Array, "B L D"]:
+    def __call__(
+        self, batch: Batch, *, train: bool, table: Float[Array, "V E"] | None = None
+    ) -> Float[Array, "B L D"]:
         """The sum, normalised, with dropout, as wide as the model."""
-        x = self.sum(batch, train=train)
+        x = self.sum(batch, train=train, table=table)
         if self.config.embedding_width is None:
             return x
         return sharding.shard(self.projection(x), "batch", "length", "act_width")
 
-    def sum(self, batch: Batch, *, train: bool) -> Float[Array, "B L E"]:
+    def sum(
+        self, batch: Batch, *, train: bool, table: Float[Array, "V E"] | None = None
+    ) -> Float[Array, "B L E"]:
         """The sum, normalised, with dropout, as wide as the tables."""
         c = self.config
         # Gathered over `fsdp` before it is read: from a table split by width, XLA would look up all rows of the mesh.
-        table = sharding.shard(self.tokens, "act_vocab", "act_width")
+        table = sharding.shard(self.tokens if table is None else table, "act_vocab", "act_width")
         x = jnp.take(table, batch.tokens, axis=0, mode="clip")
         if c.types is not None:
             # A product with one-hot rows: so is its gradient, where a gather's would scatter into two rows.

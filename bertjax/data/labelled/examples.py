@@ -17,6 +17,7 @@ import numpy as np
 
 from bertjax.data.corpus import Vocabulary
 from bertjax.data.examples import Rows
+from bertjax.data.subword import Tokenizer
 from bertjax.types import Int
 
 __all__ = ["Example", "LabelledExamples", "Row", "Target", "shapes_for"]
@@ -47,6 +48,9 @@ class Example(NamedTuple):
     targets: Mapping[str, Any]
     record: int
     about: Any = None
+    least: int = (
+        0  # tokens that rows of its batch have at least, for targets that are as long as the batch allows
+    )
 
 
 class LabelledExamples:
@@ -60,12 +64,15 @@ class LabelledExamples:
         group: int,
         vocabulary: Vocabulary,
         records: int,
+        tokenizer: Tokenizer | None = None,
     ) -> None:
         """`group` is the number of rows of each example, `records` how many they were made of."""
         self.targets, self.group, self.vocabulary, self.records = dict(targets), group, vocabulary, records
+        self.tokenizer = tokenizer  # which those need whose predictions are tokens
         flat: dict[str, list[Any]] = {name: [] for name in ("tokens", "types", *targets)}
         sizes: list[int] = []
         record: list[int] = []
+        least: list[int] = []
         self.about: list[Any] = []
         for example in examples:
             assert len(example.rows) == group, f"{len(example.rows)} rows in a group of {group}"
@@ -76,6 +83,7 @@ class LabelledExamples:
             for name in targets:
                 flat[name].append(example.targets[name])
             record.append(example.record)
+            least.append(example.least)
             self.about.append(example.about)
         self.size = len(record)
         self.record = np.array(record, np.int64)
@@ -94,7 +102,8 @@ class LabelledExamples:
             else:
                 self.values[name] = np.asarray(flat[name], target.dtype).reshape(self.size, *target.shape)
         # The longest row of each example: what it needs of a batch.
-        self.lengths = np.asarray(sizes, np.int64).reshape(self.size, group).max(axis=1, initial=0)
+        longest = np.asarray(sizes, np.int64).reshape(self.size, group).max(axis=1, initial=0)
+        self.lengths = np.maximum(longest, np.asarray(least, np.int64))
 
     def __len__(self) -> int:
         return self.size

@@ -2,7 +2,8 @@
 
 A text is a run of made-up words. What there is to learn is visible in it: the topic of a text by its words, a number by
 how many words of the second text are of the first topic, similarity by the words that two texts share, names by their
-first syllable, the answer to a question by the word before it.
+first syllable, the answer to a question by the word before it, and a translation has the words in reverse, each with
+another consonant.
 """
 
 import random
@@ -122,6 +123,15 @@ def _choice(draws: random.Random) -> dict[str, Any]:
     return {"text": " ".join(_words(draws, 3, 6, topics[right])), "choices": choices, "label": right}
 
 
+def _translation(draws: random.Random) -> dict[str, Any]:
+    words = _words(draws, 1, 5)
+    others = dict(zip(ONSETS, (*ONSETS[1:], ONSETS[0]), strict=True))
+    return {
+        "text": " ".join(words),
+        "target": " ".join(others[word[0]] + word[1:] for word in reversed(words)),
+    }
+
+
 MAKERS: dict[str, Make] = {
     "classify": _topic,
     "several": _topics,
@@ -130,4 +140,5 @@ MAKERS: dict[str, Make] = {
     "tag": _names,
     "answer": _question,
     "choose": _choice,
+    "translate": _translation,
 }
