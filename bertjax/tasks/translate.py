@@ -207,7 +207,7 @@ class Translate(LabelledTask):
         assert examples.tokenizer is not None
         found = []
         for tokens, size, logs in zip(outcomes["tokens"], outcomes["size"], outcomes["logs"], strict=True):
-            text = examples.tokenizer.decode(tokens[: int(size)].tolist())
+            text = examples.tokenizer.decode(tokens[: int(size)].tolist()).strip()
             found.append({"text": text, "log_probability": float(logs)})
         return found
 

@@ -3,7 +3,7 @@
 A sentence of the first language is subject, verb, object, adverb, with adjectives before nouns and words of their own
 for tense; of the second adverb, subject, object, verb, with adjectives behind nouns, cases and tenses as endings, and
 numbers on nouns, adjectives and verbs alike. Two clauses are joined by a word. Both lexicons are drawn from syllables
-by a seed. No held-out sentence is learned from, but all of its words are. Encoder and decoder start from random numbers.
+by a seed. No held-out sentence is learned from, but all of its words are. All parameters start from random numbers.
 
 Paper: Vaswani et al., 1706.03762; Rothe et al., 1907.12461.
 Command: python -m experiments.finetune.cipher --workdir=runs/cipher
@@ -103,7 +103,7 @@ def config() -> Config:
         tasks=(Translate(target_tokens=48),),
         optim=OptimConfig(learning_rate=2e-3, warmup_share=0.1, weight_decay=0.01),
         train=TrainConfig(
-            epochs=8, batch_size=64, log_every=100, eval_every=None, checkpoint_every=100_000, keep=1
+            epochs=5, batch_size=64, log_every=100, eval_every=None, checkpoint_every=100_000, keep=1
         ),
     )
 
@@ -114,7 +114,7 @@ def prepare(config: Config, workdir: str) -> Config:
     pairs = sentences()
     for name, number in (("validation", HELD_OUT), ("train", SENTENCES)):
         packages.write_records(folder / f"{name}.jsonl", (next(pairs) for _ in range(number)))
-    return packages.with_pairs(config, folder, TOKENS)
+    return packages.with_pairs(config, folder, TOKENS, "byte_bpe")
 
 
 if __name__ == "__main__":
