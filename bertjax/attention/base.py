@@ -51,6 +51,20 @@ class Context:
     # Where the one token of every row stands that is read now; the mask then tells which of all places are written.
     place: Array | None = None  # int []
 
+    @classmethod
+    def of_token(
+        cls, place: Array, rows: int, length: int, scores: Array | None, memory: Memory | None = None
+    ) -> "Context":
+        """That of one token of every row of at most `length`, of which those before it are kept."""
+        written = jnp.arange(length)[None, :] <= place
+        return cls(
+            mask=AttentionMask(valid=jnp.broadcast_to(written, (rows, length))),
+            positions=jnp.broadcast_to(place.astype(jnp.int32), (rows, 1)),
+            scores=scores,
+            memory=memory,
+            place=place,
+        )
+
     @property
     def bias(self) -> Float[Array, "1 H L M"] | None:
         """What is added to the scores, as a matrix of all pairs, or of the one query and all keys."""

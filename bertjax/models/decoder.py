@@ -128,14 +128,7 @@ class Decoder(nn.Module):
         Several rows may be written about each row of the memory: they stand below each other.
         """
         with sharding.whole_rows():
-            written = jnp.arange(length)[None, :] <= place
-            context = Context(
-                mask=AttentionMask(valid=jnp.broadcast_to(written, (len(tokens), length))),
-                positions=jnp.broadcast_to(place.astype(jnp.int32), (len(tokens), 1)),
-                scores=self.position.bias(length),
-                memory=memory,
-                place=place,
-            )
+            context = Context.of_token(place, len(tokens), length, self.position.bias(length), memory)
             return self.run(tokens[:, None], context, table)[:, 0]
 
     def run(

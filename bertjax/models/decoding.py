@@ -306,22 +306,33 @@ def _write_each(
 
 
 def write_about(
-    apply: Apply, head: str, memory: Memory, search: SearchOptions, marks: Marks, length: int, keys: Array
+    apply: Apply,
+    head: str,
+    memory: Memory | None,
+    search: SearchOptions,
+    marks: Marks,
+    length: int,
+    keys: Array,
+    prefix: Array | None = None,
 ) -> Written:
-    """What a decoder, the head of that name, writes about each row of the memory."""
+    """What a decoder, the head of that name, writes about each row of the memory.
+
+    Without a memory it is what the encoder, of one direction, and that head on it write by themselves.
+    """
     rows = len(keys) * search.rows
     first, begin = jnp.full(rows, marks.start, jnp.int32), jnp.zeros((), jnp.int32)
     step = {"length": length, "method": "write"}
     # The first token is read twice: here, for the places where all others will be kept, and again by the search.
     _, made = apply(head, first, begin, memory, mutable=["cache", "memory"], **step)
-    seen = Memory(None, memory.mask)
+    known = {"memory": made["memory"]} if "memory" in made else {}
+    seen = None if memory is None else Memory(None, memory.mask)
 
     def read(cache: Tree, tokens: Array, place: Array) -> tuple[Array, Tree]:
-        known = {"memory": made["memory"], "cache": cache}
-        logits, changed = apply(head, tokens, place, seen, variables=known, mutable=["cache"], **step)
+        variables = {**known, "cache": cache}
+        logits, changed = apply(head, tokens, place, seen, variables=variables, mutable=["cache"], **step)
         return logits, changed["cache"]
 
-    return search.write(read, made["cache"], marks, length, keys)
+    return search.write(read, made["cache"], marks, length, keys, prefix)
 
 
 def narrowed(logits: Float[Array, "B V"], top_k: int | None, top_p: float | None) -> Float[Array, "B V"]:

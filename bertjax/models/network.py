@@ -43,12 +43,19 @@ class Network(nn.Module):
         return {**outputs, **{name: head(output, batch, table) for name, head in self.heads.items()}}
 
     def write(
-        self, name: str, tokens: Array, place: Array, memory: Memory, *, length: int
+        self, name: str, tokens: Array, place: Array, memory: Memory | None = None, *, length: int
     ) -> Float[Array, "B V"]:
-        """What a decoder that is a head makes of one token of every row (`Decoder.write`)."""
-        table = self.encoder.embedder.tokens
-        logits: jax.Array = self.heads[name].write(tokens, place, memory, length, table)
-        return logits
+        """What follows one token of every row, by a decoder or, without a memory, by the encoder and a head on it.
+
+        Rows are of at most `length` tokens, and keys and values of all before `place` are kept.
+        """
+        head, table = self.heads[name], self.encoder.embedder.tokens
+        if memory is not None:
+            logits: jax.Array = head.write(tokens, place, memory, length, table)
+            return logits
+        hidden = self.encoder.write(tokens, place, length)
+        after: jax.Array = head.after(hidden, table)[:, 0]
+        return after
 
     def encode(
         self, batch: Batch, *, train: bool = False, mask: AttentionMask | None = None

@@ -23,6 +23,7 @@ from bertjax.models.block import Block
 from bertjax.models.decoder import Decoder, DecoderOptions, decoder_config
 from bertjax.models.decoding import Beam, Greedy, Marks, write_about
 from bertjax.models.network import Network
+from bertjax.tasks.clm import NextTokenHead
 from bertjax.types import Batch, Tree
 from tests.helpers import assert_close, declared_parameters, make_batch, small, unbox
 
@@ -299,6 +300,39 @@ def test_on_a_mesh_as_on_one_device() -> None:
     assert_close(logits, whole, 1e-4)
     np.testing.assert_array_equal(other.tokens, written.tokens)
     np.testing.assert_allclose(other.logs, written.logs, atol=1e-4)
+
+
+def test_an_encoder_of_one_direction_writes_by_itself() -> None:
+    """A text that goes on as it began, with the probabilities that it has when it is read at once."""
+    config = small(direction="left_to_right", block="pre", position=Rope(), scan=True)
+    net, batch = Network(config, {"clm": NextTokenHead(config, "clm")}), make_batch((9, 9))
+    shapes = jax.eval_shape(functools.partial(net.init, train=False), {"params": jax.random.key(0)}, batch)[
+        "params"
+    ]
+    random = np.random.default_rng(2)
+    params = jax.tree.map(lambda leaf: 0.3 * random.normal(size=leaf.shape).astype(np.float32), unbox(shapes))
+
+    def apply(*inputs: Any, variables: Any = None, **options: Any) -> Any:
+        return net.apply({"params": params, **(variables or {})}, *inputs, **options)
+
+    prefix, keys = np.array([[7, 9], [11, -1]], np.int32), jax.vmap(jax.random.key)(jnp.arange(2))
+    run = jax.jit(lambda: write_about(apply, "clm", None, Greedy(), MARKS, 8, keys, prefix))
+    written = jax.device_get(run())
+    tokens, size = written.tokens[:, 0], written.size[:, 0]
+    assert tokens[0, :2].tolist() == [7, 9] and tokens[1, 0] == 11
+    row = np.concatenate([np.full((2, 1), MARKS.start, np.int32), tokens], 1)
+    again = batch.replace(tokens=row, types=np.zeros_like(row))
+    logs = np.asarray(jax.nn.log_softmax(apply(again, train=False)["clm"]["logits"], -1))[:, :-1]
+    places = np.arange(8)[None, :]
+    real = (places < size[:, None]) & (places >= np.array([[2], [1]]))
+    np.testing.assert_array_equal(logs.argmax(-1)[real], tokens[real])
+    chosen = np.take_along_axis(logs, tokens[:, :, None], 2)[:, :, 0]
+    np.testing.assert_allclose(written.logs[:, 0], (chosen * real).sum(1), rtol=1e-5, atol=1e-4)
+    blind = Network(small(), {"clm": NextTokenHead(small(), "clm")})
+    with pytest.raises(
+        ValueError, match="from left to right with full attention, and this model has model.direction=both"
+    ):
+        blind.init(jax.random.key(0), "clm", prefix[:, 0], jnp.asarray(0), length=8, method="write")
 
 
 # ------------------------------------------------------------------------------------------ refusals
