@@ -29,10 +29,12 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from bertjax.attention import Context, name_of, variant_of
+from bertjax.attention.base import Memory
 from bertjax.attention.cross import CrossAttention
 from bertjax.layers.config import AttentionOptions, EncoderConfig
 from bertjax.layers.convolution import Convolution
 from bertjax.layers.dropout import Dropout
+from bertjax.layers.mask import AttentionMask
 from bertjax.layers.mlp import Mlp
 from bertjax.layers.norm import Norm
 from bertjax.sharding import shard
@@ -147,5 +149,8 @@ def shared_parameters(
     config: EncoderConfig, options: AttentionOptions, x: Array, context: Context, key: Any
 ) -> Tree:
     """Initial parameters of the parts that layers of this kind have in common."""
+    if context.place is not None:  # for the shapes alone: one token, and of what is kept there is nothing yet
+        seen = None if context.memory is None else Memory(x, jnp.ones(x.shape[:2], bool))
+        context = Context(mask=AttentionMask(), positions=context.positions, memory=seen)
     block = Block(config, options, parent=None).init({"params": key}, x, context, {}, False)["params"]
     return {name: value for name, value in block.items() if name in SHARED[config.sharing]}

@@ -7,8 +7,8 @@ by a seed. No held-out sentence is learned from, but all of its words are. All p
 
 Paper: Vaswani et al., 1706.03762; Rothe et al., 1907.12461.
 Command: python -m experiments.finetune.cipher --workdir=runs/cipher
-Cost: COST
-Expected: BLEU over 90 on 500 held-out sentences. EXPECTED
+Cost: 1,504 steps of 64 sentences, in 458 s on two CPU cores that two other jobs shared.
+Expected: BLEU over 90 on 500 held-out sentences. Seen: 98.8 (seed 0), with 97.8 % of the sentences right in every word.
 """
 
 import pathlib
@@ -103,7 +103,7 @@ def config() -> Config:
         tasks=(Translate(target_tokens=48),),
         optim=OptimConfig(learning_rate=2e-3, warmup_share=0.1, weight_decay=0.01),
         train=TrainConfig(
-            epochs=5, batch_size=64, log_every=100, eval_every=None, checkpoint_every=100_000, keep=1
+            epochs=8, batch_size=64, log_every=100, eval_every=None, checkpoint_every=100_000, keep=1
         ),
     )
 

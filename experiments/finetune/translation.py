@@ -6,8 +6,8 @@ characters. A tenth is held out; none of it is learned from, in neither language
 
 Paper: Vaswani et al., 1706.03762; Rothe et al., 1907.12461.
 Command: python -m experiments.finetune.translation --workdir=runs/translation
-Cost: COST
-Expected: EXPECTED
+Cost: needs Debian's packages debian-reference-en, debian-reference-zh-cn and debian-reference-zh-tw (apt-get install).
+Expected: BLEU at least five above that of the text as it is, which the run prints beside its own. Not run here.
 """
 
 import json

