@@ -100,10 +100,10 @@ class Decoder(nn.Module):
         Rows of a batch that is another task's get one place, whose logits nobody reads.
         """
         target = batch.targets.get(self.task)
-        rows = batch.tokens.shape[0]
-        if target is None:
-            tokens, mask = jnp.zeros((rows, 1), jnp.int32), jnp.ones((rows, 1), bool)
-        else:
+        one = (batch.tokens.shape[0], 1)
+        tokens: Array = jnp.zeros(one, jnp.int32)
+        mask: Array = jnp.ones(one, bool)
+        if target is not None:
             tokens, mask = inputs_of(target, batch.tokens.shape[1])
         length = tokens.shape[1]
         with sharding.whole_rows():

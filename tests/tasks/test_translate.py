@@ -148,9 +148,9 @@ def tiny(*settings: str, **changes: Any) -> Config:
         ),
         data=DataConfig(length=24, shapes=1, threads=0, ahead=1),
         tasks=(Translate(target_tokens=8, smoothing=0.0, decoder=DecoderOptions(layers=1)),),
-        optim=OptimConfig(learning_rate=5e-3, warmup_steps=20),
+        optim=OptimConfig(learning_rate=3e-3, warmup_steps=40),
         mesh=MeshConfig(data=1),
-        train=TrainConfig(epochs=30.0, batch_size=32, log_every=50, eval_every=None, checkpoint_every=1000),
+        train=TrainConfig(epochs=50.0, batch_size=32, log_every=50, eval_every=None, checkpoint_every=1000),
     )
     return override(dataclasses.replace(config, **changes), settings, CHOICES)
 
@@ -316,7 +316,7 @@ def test_records_of_a_folder(tmp_path: pathlib.Path) -> None:
         text="de",
         target="en",
         target_tokens=8,
-        search=Beam(beams=2),
+        search=Sample(top_k=5),
     )
     config = tiny("train.epochs=1", "train.batch_size=8", tasks=(task,))
     train.train(config, str(tmp_path / "run"))
