@@ -34,6 +34,7 @@ from bertjax.data.files import new_folder
 from bertjax.data.open import SYNTHETIC, open_vocabulary
 from bertjax.history import History
 from bertjax.inherit import flat, name_of
+from bertjax.models.decoder import Decoder
 from bertjax.models.network import Network
 from bertjax.models.stacking import unstack_layers
 from bertjax.sharding import MeshConfig
@@ -113,8 +114,10 @@ class Bundle:
     def _compiled(self, method: str, states: bool) -> Callable[..., Any]:
         known: dict[Any, Any] = self.__dict__.setdefault("_known", {})
         if (method, states) not in known:
-            # Without what makes the inputs of others, which are given here, and without what is told what was hidden.
-            heads = {n: head for n, head in self.model.heads.items() if not isinstance(head, BoundaryHead)}
+            # Without what makes the inputs of others, which are given here, and without what is told what was hidden
+            # or what is to be written.
+            given = BoundaryHead | Decoder
+            heads = {n: head for n, head in self.model.heads.items() if not isinstance(head, given)}
             network = Network(self.config.model, heads, keep_states=states)
             run = functools.partial(network.apply, train=False, method=method)
             known[method, states] = jax.jit(lambda params, batch: run({"params": params}, batch))

@@ -30,6 +30,7 @@ from bertjax.layers.config import (
     Prompt,
 )
 from bertjax.layers.position import POSITIONS
+from bertjax.models.decoding import SEARCHES, SearchOptions
 from bertjax.models.features import FEATURES, Features
 from bertjax.models.presets import PRESETS
 from bertjax.models.task_heads import HEADS, HeadOptions
@@ -55,6 +56,7 @@ CHOICES: settings.Choices = {
     Prompt: PROMPTS,
     Features: FEATURES,
     AdversarialOptions: ADVERSARIES,
+    SearchOptions: SEARCHES,
     MaskingOptions: MASKINGS,
     OptimizerOptions: OPTIMIZERS,
     ScheduleOptions: SCHEDULES,

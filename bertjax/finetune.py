@@ -182,8 +182,10 @@ def make_predict_step(program: Program) -> PredictStep:
     config = program.config
 
     def step(params: Tree, batch: Batch) -> tuple[Metrics, Mapping[str, Any]]:
-        outputs = program.apply(params, batch, train=False)
+        apply = program.bind(params)
+        outputs = apply(batch, train=False)
         (task,) = (task for task in tasks.labelled(config.tasks) if task.serves(batch))
+        outputs = {**outputs, **task.decode(apply, outputs, batch, program.vocabulary)}
         counts = tasks.normalisers(config.tasks, batch)
         return tasks.total_loss(config.tasks, outputs, batch, counts)[1], task.outcomes(outputs, batch)
 

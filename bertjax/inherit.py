@@ -8,6 +8,9 @@ start fresh, and so do a pooler, adapters and a prompt that the source lacks.
                 all old ones plus noise of a tenth of their spread, and so does its bias at the mean: at first it is
                 about as likely as others are on average, and no two are the same.
     positions   beyond the old table repeat it from its first position (as 2004.05150 does)
+    decoders    that the source lacks start from its encoder, layer by layer: of more or fewer layers from those spread
+                evenly over its depth; logits from its masked-LM head. What an encoder has not, attention to another
+                row, starts fresh (BERT2BERT, 1907.12461)
 
 The bundle's layers may lie scanned or unrolled; the new run's config decides how they go on.
 """
@@ -28,7 +31,7 @@ from bertjax.data.corpus import Vocabulary
 from bertjax.data.open import corpus_names
 from bertjax.history import History
 from bertjax.layers.config import EncoderConfig
-from bertjax.models.stacking import stack_layers, unstack_layers
+from bertjax.models.stacking import locate, stack_layers, unstack_layers
 from bertjax.sharding import Declared
 from bertjax.tune import LOW_RANK, merged_leaves
 from bertjax.types import Int, Tree
@@ -93,9 +96,13 @@ def inherit(
     axes = {path: box.names for path, box in flat(declared, leaf=Declared).items()}
     random = np.random.default_rng(config.train.seed)
     taken, fresh, wanted = {}, [], flat(shapes)
+    decoders = decoder_starts(source, config)
+    known = {path: value for some in decoders.values() for path, value in some.items()} | dict(
+        source.parameters
+    )
     odd = [path for path in source.parameters if path.startswith(ENCODER) and path not in wanted]
     for path, want in wanted.items():
-        old = source.parameters.get(path)
+        old = known.get(path)
         if old is not None and axes[path][0] == "vocab":
             old = new_rows(old[: source.tokens], rows, want.shape[0], random)
         elif old is not None and path.endswith("position/embedding"):
@@ -114,7 +121,7 @@ def inherit(
                 odd.append(path)
             else:
                 fresh.append(added)
-        elif not path.startswith(f"{LOW_RANK}/"):
+        elif not path.startswith((f"{LOW_RANK}/", *decoders)):
             fresh.append(_head(path))
     if odd:
         here, there = (
@@ -128,7 +135,63 @@ def inherit(
     new = int((rows == NEW).sum())
     words = f"{len(rows) - new:,} of {source.tokens:,} tokens, {new:,} new ones start near their mean"
     heads = f"; fresh heads: {', '.join(dict.fromkeys(fresh))}" if fresh else ""
+    for own in decoders:
+        all_, some = ([path for path in paths if path.startswith(own)] for paths in (wanted, taken))
+        heads += f"; decoder {_head(own)}: {len(some)} of its {len(all_)} arrays are those of the encoder"
     return taken, f"from {source.about}: {len(taken)} arrays, {words}{heads}"
+
+
+def decoder_starts(source: Source, config: Config) -> dict[str, dict[str, np.ndarray]]:
+    """For decoders that the source lacks, by where their parameters lie: what its encoder has for them, by path."""
+    stacks = {
+        f"heads_{name}/": stack
+        for task in config.tasks
+        for name, stack in task.stacks(config.model).items()
+        if source.model is not None
+        and not any(path.startswith(f"heads_{name}/") for path in source.parameters)
+    }
+    return {own: _decoder_start(source, own, stack) for own, stack in stacks.items()}
+
+
+def _decoder_start(source: Source, own: str, config: EncoderConfig) -> dict[str, np.ndarray]:
+    """The layers of the encoder, its tables and its last layer, by the paths of a decoder."""
+    assert source.model is not None
+    found: dict[str, np.ndarray] = {}
+    for path, value in source.parameters.items():
+        beside = (
+            f"{ENCODER}embedder/",
+            f"{ENCODER}position/",
+            f"{ENCODER}final_norm/",
+            f"{ENCODER}stack/shared_",
+        )
+        if path.startswith(beside):
+            found[own + path.removeprefix(ENCODER)] = value
+        for head in ("heads_clm/head/", "heads_mlm/"):
+            if path.startswith(head):
+                found[f"{own}head/{path.removeprefix(head)}"] = value
+    depth = source.model.layers
+    places = locate(source.model)
+    for number, (mine, index) in enumerate(locate(config)):
+        theirs, origin = places[round(number * (depth - 1) / max(config.layers - 1, 1))]
+        for rest, value in _layer(source.parameters, theirs, origin).items():
+            path = own + "/".join((*mine, rest))
+            if config.scan:
+                repeats = config.layout[int(mine[1].removeprefix("group_"))][1]
+                found.setdefault(path, np.zeros((repeats, *value.shape), value.dtype))[index] = value
+            else:
+                found[path.replace("/layers/", f"/layers_{index}/")] = value
+    return found
+
+
+def _layer(parameters: Mapping[str, np.ndarray], where: tuple[str, ...], index: int) -> dict[str, np.ndarray]:
+    """The parameters of one layer, scanned or not, by the rest of their paths."""
+    stacked = ENCODER + "/".join(where) + "/"
+    alone = stacked.replace("/layers/", f"/layers_{index}/")
+    found = {path.removeprefix(alone): value for path, value in parameters.items() if path.startswith(alone)}
+    many = {
+        path.removeprefix(stacked): value for path, value in parameters.items() if path.startswith(stacked)
+    }
+    return found | {rest: value[index] for rest, value in many.items()}
 
 
 def _head(path: str) -> str:

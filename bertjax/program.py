@@ -54,11 +54,18 @@ class Program:
         tune = self.config.tune
         if train:
             params = hold(params, tune, self.config.model)
-        params, alive = merged(params, tune), tune.trained != "heads" or tune.norms
-        outputs: dict[str, Any] = self.network.apply(
-            {"params": params}, batch, train=train and alive, **options
-        )
+        alive = tune.trained != "heads" or tune.norms
+        outputs: dict[str, Any] = self.bind(params)(batch, train=train and alive, **options)
         return outputs
+
+    def bind(self, params: Tree) -> Callable[..., Any]:
+        """The network with its parameters: (*inputs, method, variables besides the parameters, ...)."""
+        whole = merged(params, self.config.tune)
+
+        def apply(*inputs: Any, variables: Mapping[str, Tree] | None = None, **options: Any) -> Any:
+            return self.network.apply({"params": whole, **(variables or {})}, *inputs, **options)
+
+        return apply
 
     def idle(self, batch: Batch) -> frozenset[str]:
         """The heads that a batch teaches nothing: those of other tasks than its own."""

@@ -217,6 +217,15 @@ def deactivate() -> contextlib.AbstractContextManager[None]:
     return _active_rules(None)
 
 
+def whole_rows() -> contextlib.AbstractContextManager[None]:
+    """For what is traced inside, rows are not split by their length: for short ones, and for single tokens of rows."""
+    rules = _active_rules.value
+    if rules is None or "length" not in PRESETS[rules]:
+        return contextlib.nullcontext()
+    wanted = {name: axes for name, axes in PRESETS[rules].items() if name != "length"}
+    return _active_rules(next(name for name, preset in PRESETS.items() if preset == wanted))
+
+
 def spec(
     names: Sequence[str | None], shape: Sequence[int], mesh: Mesh | Any, rules: str, what: str
 ) -> PartitionSpec:

@@ -2,6 +2,9 @@
 
     q = x Wq,  k = x Wk,  v = x Wv,      y = mix(q, k, v) Wo
 
+A row that is written token by token (`Context.place`) keeps the keys and values of its tokens in the collection
+`cache`, so that a new token costs a query and not a row.
+
 A variant overrides `mix`, or `__call__` where there is no q, k and v. It reads its own options from
 `self.options` and everything else from `self.config`. `Variant` is its line in the registry: what it can do, what
 it costs in parameters, and where it meets full attention.
@@ -25,6 +28,15 @@ from bertjax.types import Array, Float, Int, Tree
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class Memory:
+    """What another stack has read, for layers that look at it (`cross.py`)."""
+
+    hidden: Array | None  # float [B M D]; None once its keys and values are kept
+    mask: Array  # bool [B M], True at real tokens
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Context:
     """What all layers of one forward pass have in common."""
 
@@ -35,13 +47,34 @@ class Context:
     scores: Array | None = None  # float [H 2L-1], added to the scores, by distance key - query
     relative: Array | None = None  # float [2L-1 D], vectors, by distance query - key
     step: Array | int | None = None  # int [], of training; None outside of it
+    memory: Memory | None = None
+    # Where the one token of every row stands that is read now; the mask then tells which of all places are written.
+    place: Array | None = None  # int []
+
+    @classmethod
+    def of_token(
+        cls, place: Array, rows: int, length: int, scores: Array | None, memory: Memory | None = None
+    ) -> "Context":
+        """That of one token of every row of at most `length`, of which those before it are kept."""
+        written = jnp.arange(length)[None, :] <= place
+        return cls(
+            mask=AttentionMask(valid=jnp.broadcast_to(written, (rows, length))),
+            positions=jnp.broadcast_to(place.astype(jnp.int32), (rows, 1)),
+            scores=scores,
+            memory=memory,
+            place=place,
+        )
 
     @property
-    def bias(self) -> Float[Array, "1 H L L"] | None:
-        """What is added to the scores, as a matrix of all pairs."""
+    def bias(self) -> Float[Array, "1 H L M"] | None:
+        """What is added to the scores, as a matrix of all pairs, or of the one query and all keys."""
         if self.scores is None:
             return None
         heads, distances = self.scores.shape
+        if self.place is not None:
+            length = (distances + 1) // 2
+            row = jax.lax.dynamic_slice(self.scores, (0, length - 1 - self.place), (heads, length))
+            return row[None, :, None, :]
         rows = jnp.broadcast_to(self.scores[None, :, None, :], (1, heads, (distances + 1) // 2, distances))
         return by_pairs(rows)
 
@@ -71,7 +104,22 @@ class Attention(nn.Module):
         """The branch without its residual sum."""
         q = self.rotate(self.project(x, "query"), context.positions)
         k = self.rotate(self.project(x, "key"), context.positions)
-        return self.output(self.mix(q, k, self.project(x, "value"), context, train=train))
+        v = self.project(x, "value")
+        if context.place is not None:
+            k, v = self.keep("keys", k, context), self.keep("values", v, context)
+        return self.output(self.mix(q, k, v, context, train=train))
+
+    def keep(self, name: str, new: Float[Array, "B 1 H K"], context: Context) -> Float[Array, "B M H K"]:
+        """Keys or values of all places of the row, those of the new token among them."""
+        assert context.mask.valid is not None and context.place is not None
+        rows, _, heads, size = new.shape
+        shape = (rows, context.mask.valid.shape[1], heads, size)
+        kept = self.variable("cache", name, jnp.zeros, shape, new.dtype)
+        kept.value = shard(
+            jax.lax.dynamic_update_slice(kept.value, new, (0, context.place, 0, 0)),
+            *("batch", "key_length", "act_heads", "act_head_size"),
+        )
+        return kept.value
 
     def project(self, x: Float[Array, "B L D"], name: str, *, heads: int | None = None) -> Array:
         """Queries, keys or values [B L H K] of every head, or of `heads` of them."""

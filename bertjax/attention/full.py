@@ -60,8 +60,11 @@ class FullAttention(Attention):
         return isinstance(self.options, Full) and not self.is_initializing() and sharding.in_ring()
 
     def kernel(self, context: Context, length: int, *, train: bool) -> str:
-        """The name of the implementation for this call; parameters are made by the reference, on any machine."""
-        if self.is_initializing():
+        """The name of the implementation for this call.
+
+        Parameters are made by the reference, on any machine, and single queries are too little for a kernel.
+        """
+        if self.is_initializing() or context.place is not None:
             return "reference"
         mask, c = context.mask, self.config
         request = Request(

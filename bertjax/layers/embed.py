@@ -43,12 +43,14 @@ class Embedder(nn.Module):
 
     config: EncoderConfig
     position: Position
+    borrows: bool = False  # the token table, which is then handed in
 
     def setup(self) -> None:
         """Declares the tables."""
         c, init = self.config, kernel_init(self.config.init_std)
         narrow = c.table_width
-        self.tokens = sharding.param(self, "tokens", init, (c.rows, narrow), ("vocab", "width"))
+        if not self.borrows:
+            self.tokens = sharding.param(self, "tokens", init, (c.rows, narrow), ("vocab", "width"))
         if c.types is not None:
             self.types = sharding.param(self, "types", init, (c.types, narrow), ("table", "width"))
         if c.prompt is not None and c.prompt.at == "input":
@@ -59,9 +61,16 @@ class Embedder(nn.Module):
         if c.embedding_width is not None:
             self.projection = dense(c, "ble,ed->bld", (narrow, c.width), ("output", "width"), "head")
 
-    def __call__(self, batch: Batch, *, train: bool, noise: Noise | None = None) -> Float[Array, "B L D"]:
-        """The sum, normalised, with dropout, as wide as the model."""
-        return self.widen(self.sum(batch, train=train, noise=noise))
+    def __call__(
+        self,
+        batch: Batch,
+        *,
+        train: bool,
+        noise: Noise | None = None,
+        table: Float[Array, "V E"] | None = None,
+    ) -> Float[Array, "B L D"]:
+        """The sum, normalised, with dropout, as wide as the model; of another token table than its own, if given."""
+        return self.widen(self.sum(batch, train=train, noise=noise, table=table))
 
     def prefix(self, rows: int, *, train: bool) -> Float[Array, "B P D"]:
         """The learned vectors that stand before the tokens of every row; zeros where each layer has its own."""
@@ -72,11 +81,18 @@ class Embedder(nn.Module):
         x = jnp.broadcast_to(self.prompt[None], (rows, *self.prompt.shape))
         return self.widen(self.finish(x, train=train, noise=Noise()))
 
-    def sum(self, batch: Batch, *, train: bool, noise: Noise | None = None) -> Float[Array, "B L E"]:
+    def sum(
+        self,
+        batch: Batch,
+        *,
+        train: bool,
+        noise: Noise | None = None,
+        table: Float[Array, "V E"] | None = None,
+    ) -> Float[Array, "B L E"]:
         """The sum, normalised, with dropout, as wide as the tables."""
         c = self.config
         # Gathered over `fsdp` before it is read: from a table split by width, XLA would look up all rows of the mesh.
-        table = sharding.shard(self.tokens, "act_vocab", "act_width")
+        table = sharding.shard(self.tokens if table is None else table, "act_vocab", "act_width")
         x = jnp.take(table, batch.tokens, axis=0, mode="clip")
         if c.types is not None:
             # A product with one-hot rows: so is its gradient, where a gather's would scatter into two rows.

@@ -5,6 +5,9 @@
     sandwich   x = x + norm(attention(norm(x))),    x = x + norm(mlp(norm(x)))        (CogView, 2105.13290)
     parallel   y = norm(x),                         x = x + attention(y) + mlp(y)     (GPT-J; PaLM, 2204.02311)
 
+Where there is something to read besides the row (`Context.memory`), a branch of attention to it stands between the two:
+in `parallel` beside them. That is the block of a decoder (models/decoder.py).
+
 All but `post` leave the stream as it is and have one more norm at the end of the encoder. a is 1, or with DeepNorm
 (2203.00555) (2 N)^(1/4), N the number of layers.
 
@@ -31,25 +34,23 @@ from flax import linen as nn
 
 from bertjax import sharding
 from bertjax.attention import Context, name_of, variant_of
+from bertjax.attention.base import Memory
+from bertjax.attention.cross import CrossAttention
 from bertjax.layers.adapter import AdapterLayer
 from bertjax.layers.config import AttentionOptions, EncoderConfig
 from bertjax.layers.convolution import Convolution
 from bertjax.layers.dropout import Dropout
 from bertjax.layers.einsum import kernel_init
+from bertjax.layers.mask import AttentionMask
 from bertjax.layers.mlp import Mlp
 from bertjax.layers.norm import Norm
 from bertjax.types import Array, Float, Tree
 
 # Which parts each choice of `sharing` has in common.
-SHARED = {
-    "none": (),
-    "attention": ("attention", "attention_norm", "attention_out_norm"),
-    "ffn": ("mlp", "mlp_norm", "mlp_out_norm"),
-    "all": (
-        *("attention", "attention_norm", "attention_out_norm"),
-        *("mlp", "mlp_norm", "mlp_out_norm", "norm"),
-    ),
-}
+_ATTENTION = tuple(f"{part}{norm}" for part in ("attention", "cross") for norm in ("", "_norm", "_out_norm"))
+_MLP = ("mlp", "mlp_norm", "mlp_out_norm")
+SHARED = {"none": (), "attention": _ATTENTION, "ffn": _MLP, "all": (*_ATTENTION, *_MLP, "norm")}
+KEPT = ("cache", "memory")  # collections of a row that is written token by token
 
 
 class Block(nn.Module):
@@ -67,7 +68,7 @@ class Block(nn.Module):
     ) -> Float[Array, "B L D"]:
         """The residual stream after this layer; `shared` holds the parameters that layers have in common."""
         c, mine = self.config, shared.get(name_of(self.options), {})
-        has_mlp = variant_of(self.options).feedforward
+        has_mlp, has_cross = variant_of(self.options).feedforward, context.memory is not None
         drop = Dropout(c.dropout)
         if c.prompt is not None and c.prompt.at == "layers":
             x = self.with_prompt(x)
@@ -77,6 +78,9 @@ class Block(nn.Module):
             if c.adapter is None or (c.adapter.behind == "feedforward" and has_mlp):
                 return y
             return AdapterLayer(c, c.adapter, name="attention_adapter")(y)
+
+        def cross(y: Array) -> Array:
+            return drop(self.part("cross", mine)(y, context, train=train), train=train)
 
         def mlp(y: Array) -> Array:
             y = drop(self.part("mlp", mine)(y), train=train)
@@ -90,19 +94,25 @@ class Block(nn.Module):
         match c.block:
             case "post":
                 y = norm("attention_norm")(keep * x + attention(x))
+                if has_cross:
+                    y = norm("cross_norm")(keep * y + cross(y))
                 if has_mlp:
                     y = norm("mlp_norm")(keep * y + mlp(y))
             case "pre":
                 y = x + attention(x if bare else norm("attention_norm")(x))
+                if has_cross:
+                    y = y + cross(norm("cross_norm")(y))
                 if has_mlp:
                     y = y + mlp(norm("mlp_norm")(y))
             case "sandwich":
                 y = x + norm("attention_out_norm")(attention(norm("attention_norm")(x)))
+                if has_cross:
+                    y = y + norm("cross_out_norm")(cross(norm("cross_norm")(y)))
                 if has_mlp:
                     y = y + norm("mlp_out_norm")(mlp(norm("mlp_norm")(y)))
             case "parallel":
                 both = norm("norm")(x)
-                y = x + attention(both) + (mlp(both) if has_mlp else 0)
+                y = x + attention(both) + (cross(both) if has_cross else 0) + (mlp(both) if has_mlp else 0)
         if self.first and c.convolution is not None:
             near = self.part("convolution", mine)(x, context.mask, train=train)
             y = norm("convolution_norm")(y + near)
@@ -129,13 +139,15 @@ class Block(nn.Module):
 
         def run(*inputs: Any, **flags: Any) -> Any:
             rngs = {"dropout": self.make_rng("dropout")} if self.has_rng("dropout") else {}
-            looked_at = "intermediates" if self.is_mutable_collection("intermediates") else False
-            y = module.apply({"params": shared[name]}, *inputs, rngs=rngs, mutable=looked_at, **flags)
-            if not looked_at:
+            changed = [kind for kind in ("intermediates", *KEPT) if self.is_mutable_collection(kind)]
+            kept = {kind: self.get_variable(kind, name) for kind in KEPT if self.has_variable(kind, name)}
+            variables = {"params": shared[name], **kept}
+            y = module.apply(variables, *inputs, rngs=rngs, mutable=changed or False, **flags)
+            if not changed:
                 return y
             y, seen = y
-            if "intermediates" in seen:
-                self.put_variable("intermediates", name, seen["intermediates"])
+            for kind, values in seen.items():
+                self.put_variable(kind, name, values)
             return y
 
         return run
@@ -146,6 +158,8 @@ class Block(nn.Module):
         match part:
             case "attention":
                 return variant_of(self.options).module(self.config, self.options, **where)
+            case "cross":
+                return CrossAttention(self.config, self.options, **where)
             case "mlp":
                 return Mlp(self.config, **where)
             case "convolution":
@@ -158,5 +172,8 @@ def shared_parameters(
     config: EncoderConfig, options: AttentionOptions, x: Array, context: Context, key: Any
 ) -> Tree:
     """Initial parameters of the parts that layers of this kind have in common."""
+    if context.place is not None:  # for the shapes alone: one token, and of what is kept there is nothing yet
+        seen = None if context.memory is None else Memory(x, jnp.ones(x.shape[:2], bool))
+        context = Context(mask=AttentionMask(), positions=context.positions, memory=seen)
     block = Block(config, options, parent=None).init({"params": key}, x, context, {}, False)["params"]
     return {name: value for name, value in block.items() if name in SHARED[config.sharing]}

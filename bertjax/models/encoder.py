@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from bertjax import sharding
-from bertjax.attention import Context, check_attention
-from bertjax.layers.config import EncoderConfig
+from bertjax.attention import Context, check_attention, name_of
+from bertjax.layers.config import EncoderConfig, Full
 from bertjax.layers.dense import dense
 from bertjax.layers.embed import Embedder, Noise
 from bertjax.layers.mask import AttentionMask
@@ -94,6 +94,22 @@ class Encoder(nn.Module):
         if c.pooler:
             pooled = jnp.tanh(sharding.shard(self.pooler(seen), "batch", "act_width"))
         return EncoderOutput(hidden=x, pooled=pooled, states=states)
+
+    def write(self, tokens: Int[Array, "B"], place: Int[Array, ""], length: int) -> Float[Array, "B 1 D"]:
+        """Hidden states of the tokens at `place` of rows of at most `length`, those before which are kept."""
+        c, rows = self.config, len(tokens)
+        if c.direction != "left_to_right" or any(type(kind) is not Full for kind in c.kinds):
+            raise ValueError(
+                f"text is written from left to right with full attention, and this model has "
+                f"model.direction={c.direction} and model.attention={name_of(c.attention)}: load another"
+            )
+        with sharding.whole_rows():
+            context = Context.of_token(place, rows, length, self.position.bias(length))
+            zero = jnp.zeros((rows, 1), jnp.int32)
+            real, batch_tokens = jnp.ones((rows, 1), bool), tokens[:, None]
+            batch = Batch(batch_tokens, real, zero, context.positions, None, {}, None, None)
+            x, _ = self.stack(self.embedder(batch, train=False), context, train=False)
+            return x if c.block == "post" else self.final_norm(x)
 
 
 def turned(x: Array, order: Int[Array, "B L"] | None, *, axis: int = 1) -> Array:

@@ -4,14 +4,16 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 from flax import linen as nn
 
+from bertjax.attention.base import Memory
 from bertjax.layers.config import EncoderConfig
 from bertjax.layers.embed import Noise
 from bertjax.layers.mask import AttentionMask
 from bertjax.models.encoder import Encoder
 from bertjax.models.features import Features
-from bertjax.types import Array, Batch, EncoderOutput
+from bertjax.types import Array, Batch, EncoderOutput, Float
 
 
 class Network(nn.Module):
@@ -49,6 +51,21 @@ class Network(nn.Module):
         outputs["encoder"] = self._shown(output)
         table = self.encoder.embedder.tokens
         return {**outputs, **{name: head(output, batch, table) for name, head in self.heads.items()}}
+
+    def write(
+        self, name: str, tokens: Array, place: Array, memory: Memory | None = None, *, length: int
+    ) -> Float[Array, "B V"]:
+        """What follows one token of every row, by a decoder or, without a memory, by the encoder and a head on it.
+
+        Rows are of at most `length` tokens, and keys and values of all before `place` are kept.
+        """
+        head, table = self.heads[name], self.encoder.embedder.tokens
+        if memory is not None:
+            logits: jax.Array = head.write(tokens, place, memory, length, table)
+            return logits
+        hidden = self.encoder.write(tokens, place, length)
+        after: jax.Array = head.after(hidden, table)[:, 0]
+        return after
 
     def encode(
         self, batch: Batch, *, train: bool = False, mask: AttentionMask | None = None

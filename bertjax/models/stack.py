@@ -74,7 +74,7 @@ class Group(nn.Module):
         if c.scan:
             scanned = nn.scan(
                 module,
-                variable_axes={"params": 0, "intermediates": 0},
+                variable_axes={"params": 0, "intermediates": 0, "cache": 0, "memory": 0},
                 split_rngs={"params": True, "dropout": True},
                 in_axes=(nn.broadcast, nn.broadcast, nn.broadcast),
                 length=self.repeats,

@@ -27,6 +27,7 @@ from bertjax.tasks.rtd import Rtd
 from bertjax.tasks.sbo import Sbo
 from bertjax.tasks.sop import Sop
 from bertjax.tasks.tag import Tag
+from bertjax.tasks.translate import Translate
 
 __all__ = [
     "TASKS",
@@ -59,4 +60,5 @@ TASKS: dict[str, Task] = {
     "choose": Choose(),
     "embed": Embed(),
     "judge": Judge(),
+    "translate": Translate(),
 }

@@ -64,6 +64,11 @@ class Task(abc.ABC):
         del config
         return {}
 
+    def stacks(self, config: EncoderConfig) -> Mapping[str, EncoderConfig]:
+        """The heads that are stacks of layers and may start from those of an encoder: the config of each by name."""
+        del config
+        return {}
+
     def predicted(self, tasks: Sequence["Task"]) -> float:
         """Share of the tokens for which logits over the vocabulary are computed, beside these tasks."""
         del tasks

@@ -24,6 +24,8 @@ from bertjax.tasks.base import Task
 from bertjax.tasks.mlm import token_metrics
 from bertjax.types import Array, Batch, Bool, EncoderOutput, Float, Metrics
 
+NO_TARGETS = Batch(None, None, None, None, None, {}, None, None)
+
 
 class NextTokenHead(nn.Module):
     """Logits at every position, and what they should say: the neighbour that the encoder has not read yet."""
@@ -31,12 +33,21 @@ class NextTokenHead(nn.Module):
     config: EncoderConfig
     task: str
 
-    @nn.compact
+    def setup(self) -> None:
+        """Declares the masked-LM head."""
+        self.head = MaskedLmHead(self.config, self.task)
+
+    def after(
+        self, hidden: Float[Array, "B L D"], table: Float[Array, "rows width"]
+    ) -> Float[Array, "B L V"]:
+        """The logits of what comes next, for hidden states that are given."""
+        return self.head(EncoderOutput(hidden=hidden, pooled=None), NO_TARGETS, table)
+
     def __call__(
         self, output: EncoderOutput, batch: Batch, table: Float[Array, "rows width"]
     ) -> Mapping[str, Array]:
         """`logits` [B L V], `labels` and `weights` [B L]."""
-        logits = MaskedLmHead(self.config, self.task, name="head")(output, batch, table)
+        logits = self.head(output, batch, table)
         joined, ahead = neighbours(batch).astype(jnp.float32), self.config.direction == "left_to_right"
         shift = -1 if ahead else 1
         return {

@@ -4,6 +4,7 @@
     resolve(train)             the task with all that only its records tell: the classes, how many choices there are
     encode(split, ...)         examples: rows of tokens, targets of fixed shapes, and what stays on the host
     heads, loss                as every task
+    decode(apply, ...)         more outputs, of a text that is written token by token; most tasks have none
     outcomes(outputs, batch)   what the host needs of a batch's outputs, one entry an example; on the device
     predictions(...)           one plain record for each record of the split
     score(predictions, split)  what the field reports
@@ -15,11 +16,12 @@ empty or has no label. All tasks of a run share the encoder; the heads of those 
 import abc
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
+from bertjax.data.corpus import Vocabulary
 from bertjax.data.examples import Format
 from bertjax.data.labelled import cached, made_up
 from bertjax.data.labelled.examples import Example, LabelledExamples, Shape, Target
@@ -70,6 +72,13 @@ class LabelledTask(Task):
     def encode(self, split: Split, tokenizer: Tokenizer, length: int) -> Iterable[Example]:
         """The examples of a split, in the order of its records."""
 
+    def decode(
+        self, apply: Callable[..., Any], outputs: Mapping[str, Any], batch: Batch, vocabulary: Vocabulary
+    ) -> Mapping[str, Any]:
+        """Outputs that take the network more than one pass; `apply` is the network with its parameters."""
+        del apply, outputs, batch, vocabulary
+        return {}
+
     @abc.abstractmethod
     def outcomes(self, outputs: Mapping[str, Any], batch: Batch) -> Mapping[str, Array]:
         """What the predictions are made of, each with one entry an example."""
@@ -110,7 +119,7 @@ class LabelledTask(Task):
         self, split: Split, tokenizer: Tokenizer, length: int, cache: str | None = None
     ) -> LabelledExamples:
         """The examples of a split; those of a large one are kept in the folder `cache`, if there is one."""
-        shape = Shape(self.targets(), self.group, tokenizer.vocabulary, len(split))
+        shape = Shape(self.targets(), self.group, tokenizer.vocabulary, len(split), tokenizer)
         if cache is None or len(split) < cached.LEAST:
             return LabelledExamples(self.encode(split, tokenizer, length), shape)
         names = [field.name for field in dataclasses.fields(self) if field.name not in NOT_ENCODED]

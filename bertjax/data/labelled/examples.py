@@ -19,6 +19,7 @@ import numpy as np
 
 from bertjax.data.corpus import Vocabulary
 from bertjax.data.examples import Rows
+from bertjax.data.subword import Tokenizer
 from bertjax.types import Int
 
 __all__ = ["Example", "LabelledExamples", "Row", "Shape", "Target", "chunks", "columns_of", "shapes_for"]
@@ -50,6 +51,9 @@ class Example(NamedTuple):
     targets: Mapping[str, Any]
     record: int
     about: Any = None
+    least: int = (
+        0  # tokens that rows of its batch have at least, for targets that are as long as the batch allows
+    )
 
 
 class Shape(NamedTuple):
@@ -59,11 +63,12 @@ class Shape(NamedTuple):
     group: int  # rows of an example
     vocabulary: Vocabulary
     records: int  # that they were made of
+    tokenizer: Tokenizer | None = None  # which those need whose predictions are tokens
 
 
 def columns_of(shape: Shape) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
     """Type and inner shape of every array that examples are kept in."""
-    fixed = {"tokens": np.int32, "types": np.int32, "sizes": np.int64, "record": np.int64}
+    fixed = {"tokens": np.int32, "types": np.int32, "sizes": np.int64, "least": np.int64, "record": np.int64}
     columns: dict[str, tuple[np.dtype, tuple[int, ...]]] = {n: (np.dtype(t), ()) for n, t in fixed.items()}
     for name, target in shape.targets.items():
         assert shape.group == 1 or not target.tokens, "a value for each token is of one row"
@@ -81,6 +86,7 @@ def chunks(examples: Iterable[Example], shape: Shape) -> Iterator[tuple[dict[str
             "tokens": [row.tokens for row in rows],
             "types": [row.types for row in rows],
             "sizes": [[len(row.tokens) for row in rows]],
+            "least": [[example.least for example in some]],
             "record": [[example.record for example in some]],
         }
         for name, target in shape.targets.items():
@@ -117,14 +123,15 @@ class LabelledExamples:
 
     def _hold(self, columns: Mapping[str, np.ndarray], about: Sequence[Any], shape: Shape) -> None:
         self.targets, self.group = dict(shape.targets), shape.group
-        self.vocabulary, self.records = shape.vocabulary, shape.records
+        self.vocabulary, self.records, self.tokenizer = shape.vocabulary, shape.records, shape.tokenizer
         self.tokens, self.types, self.record = (columns[name] for name in ("tokens", "types", "record"))
         self.values = {name: columns[f"target {name}"] for name in shape.targets}
         self.about, self.size = about, len(self.record)
         sizes = np.asarray(columns["sizes"])
         self.offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)])
-        # The longest row of each example: what it needs of a batch.
-        self.lengths = sizes.reshape(self.size, self.group).max(axis=1, initial=0)
+        # The longest row of each example, or of its target: what it needs of a batch.
+        longest = sizes.reshape(self.size, self.group).max(axis=1, initial=0)
+        self.lengths = np.maximum(longest, np.asarray(columns["least"]))
 
     def __len__(self) -> int:
         return self.size

@@ -2,7 +2,8 @@
 
 A text is a run of made-up words. What there is to learn is visible in it: the topic of a text by its words, a number by
 how many words of the second text are of the first topic, similarity by the words that two texts share, names by their
-first syllable, the answer to a question by the word before it.
+first syllable, the answer to a question by the word before it, and a translation has the words in reverse, each with
+another consonant.
 """
 
 import random
@@ -137,6 +138,15 @@ def _option(draws: random.Random) -> dict[str, Any]:
     }
 
 
+def _translation(draws: random.Random) -> dict[str, Any]:
+    words = [draws.choice(WORDS[: len(ONSETS)]) for _ in range(draws.randint(1, 4))]
+    others = dict(zip(ONSETS, (*ONSETS[1:], ONSETS[0]), strict=True))
+    return {
+        "text": " ".join(words),
+        "target": " ".join(others[word[0]] + word[1:] for word in reversed(words)),
+    }
+
+
 MAKERS: dict[str, Make] = {
     "classify": _topic,
     "several": _topics,
@@ -146,4 +156,5 @@ MAKERS: dict[str, Make] = {
     "answer": _question,
     "choose": _choice,
     "judge": _option,
+    "translate": _translation,
 }
