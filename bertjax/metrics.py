@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from bertjax.types import Array, Float, Int, Metrics
+from bertjax.types import Array, Bool, Float, Int, Metrics
 
 
 def add(parts: Iterable[Metrics]) -> Metrics:
@@ -25,11 +25,40 @@ def means(metrics: Metrics) -> dict[str, float]:
     return {name: float(value / weight) for name, (value, weight) in fetched.items() if weight > 0}
 
 
+@jax.custom_vjp
 def cross_entropy(logits: Float[Array, "*B V"], labels: Int[Array, "*B"]) -> Float[Array, "*B"]:
     """-log softmax(logits)[label], in float32."""
-    logits = logits.astype(jnp.float32)
-    chosen = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
-    return jax.nn.logsumexp(logits, axis=-1) - chosen
+    return _cross_entropy(logits, labels)[0]
+
+
+def _cross_entropy(logits: Array, labels: Array) -> tuple[Array, tuple[Array, Array, Array]]:
+    wide = jnp.asarray(logits).astype(jnp.float32)
+    total = jax.nn.logsumexp(wide, axis=-1)
+    return total - at(wide, labels), (logits, labels, total)
+
+
+def _cross_entropy_gradient(saved: tuple[Array, Array, Array], grad: Array) -> tuple[Array, None]:
+    """softmax - one-hot in one pass over the logits: no softmax is kept, nothing is scattered."""
+    logits, labels, total = saved
+    is_label = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1) == labels[..., None]
+    probability = jnp.exp(logits.astype(jnp.float32) - total[..., None])
+    slope = (probability - is_label.astype(jnp.float32)) * grad[..., None]
+    return slope.astype(logits.dtype), None
+
+
+cross_entropy.defvjp(_cross_entropy, _cross_entropy_gradient)
+
+
+def at(logits: Float[Array, "*B V"], labels: Int[Array, "*B"]) -> Float[Array, "*B"]:
+    """The logit of each label."""
+    return jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
+
+
+def is_first(logits: Float[Array, "*B V"], labels: Int[Array, "*B"]) -> Bool[Array, "*B"]:
+    """Whether the label is `argmax(logits)`, the first of the largest, in one pass that compares and keeps nothing."""
+    chosen = at(logits, labels)[..., None]
+    before = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1) < labels[..., None]
+    return ~jnp.where(before, logits >= chosen, logits > chosen).any(-1)
 
 
 def weighted(values: Float[Array, "*B"], weights: Float[Array, "*B"]) -> tuple[Array, Array]:

@@ -1,5 +1,6 @@
 """Metrics: pairs that add up, whatever was split."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -44,3 +45,23 @@ def test_cross_entropy_is_computed_in_float32_and_survives_large_logits() -> Non
     assert found.dtype == jnp.float32
     wide = np.asarray(logits, np.float64)[0]
     np.testing.assert_allclose(found[0], np.logaddexp(wide[0], wide[2]) - wide[2], atol=1e-5)
+
+
+def test_the_gradient_of_cross_entropy_is_softmax_minus_one_hot() -> None:
+    random = np.random.default_rng(1)
+    logits, labels = random.normal(size=(2, 7, 53)).astype(np.float32), random.integers(0, 53, (2, 7))
+    weights = random.random((2, 7)).astype(np.float32)
+
+    def loss(logits: jax.Array) -> jax.Array:
+        return (metrics.cross_entropy(logits, jnp.asarray(labels)) * weights).sum()
+
+    power = np.exp(logits.astype(np.float64))
+    wanted = (power / power.sum(-1, keepdims=True) - np.eye(53)[labels]) * weights[..., None]
+    np.testing.assert_allclose(jax.jit(jax.grad(loss))(logits), wanted, atol=1e-6)
+
+
+def test_the_first_of_equal_logits_is_the_prediction() -> None:
+    logits = np.random.default_rng(2).integers(0, 4, (200, 7)).astype(np.float32)  # mostly ties
+    for label in range(7):
+        found = metrics.is_first(jnp.asarray(logits), jnp.full(200, label))
+        np.testing.assert_array_equal(found, logits.argmax(-1) == label)

@@ -10,6 +10,7 @@ silu       x σ(x)                             geglu      gated, with gelu
 """
 
 import functools
+import math
 from collections.abc import Callable
 
 import jax
@@ -21,16 +22,40 @@ from bertjax.layers.dense import dense
 from bertjax.sharding import shard
 from bertjax.types import Array, Float
 
-_GELU = functools.partial(jax.nn.gelu, approximate=False)
+
+@jax.custom_vjp
+def gelu(x: Array) -> Array:
+    """x Φ(x), in float32, Φ by the error function (`jax.nn.gelu` takes its complement, which costs a branch).
+
+    Of the forward pass only x is kept.
+    """
+    wide = jnp.asarray(x).astype(jnp.float32)
+    return (wide * _normal(wide)).astype(x.dtype)
+
+
+def _normal(x: Array) -> Array:
+    """Φ(x)."""
+    return 0.5 * (1.0 + jax.lax.erf(x * 0.5**0.5))
+
+
+def _gelu_backward(x: Array, grad: Array) -> tuple[Array]:
+    wide = x.astype(jnp.float32)
+    density = jnp.exp(-0.5 * wide * wide) * (2.0 * math.pi) ** -0.5
+    slope = _normal(wide) + wide * density
+    return ((grad.astype(jnp.float32) * slope).astype(x.dtype),)
+
+
+gelu.defvjp(lambda x: (gelu(x), x), _gelu_backward)
+
 
 # The nonlinearity of each kind; that of a gated one is also what heads use, which have no gate.
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "gelu": _GELU,
+    "gelu": gelu,
     "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
     "relu": jax.nn.relu,
     "relu2": lambda x: jnp.square(jax.nn.relu(x)),
     "silu": jax.nn.silu,
-    "geglu": _GELU,
+    "geglu": gelu,
     "swiglu": jax.nn.silu,
 }
 # Those of layers outside of the feed-forward part.

@@ -13,7 +13,7 @@ from flax import linen as nn
 from bertjax import sharding
 from bertjax.layers.config import EncoderConfig
 from bertjax.layers.dense import dense
-from bertjax.layers.einsum import einsum, kernel_init
+from bertjax.layers.einsum import add_bias, einsum, kernel_init
 from bertjax.layers.mlp import ACTIVATIONS
 from bertjax.layers.norm import Norm
 from bertjax.types import Array, Batch, EncoderOutput, Float, Int
@@ -59,7 +59,7 @@ def vocabulary_logits(
         init, shape = kernel_init(config.init_std), (config.rows, config.table_width)
         table = sharding.param(head, "table", init, shape, ("vocab", "width"))
     bias = sharding.param(head, "bias", nn.initializers.zeros, (config.rows,), ("vocab",))
-    logits = einsum("bse,ve->bsv", x, table, config.compute).astype(jnp.float32) + bias[None, None, :]
+    logits = add_bias(einsum("bse,ve->bsv", x, table, config.compute).astype(jnp.float32), bias)
     is_token = (jnp.arange(config.rows) < config.vocab)[None, None, :]
     return sharding.shard(jnp.where(is_token, logits, NEVER), "batch", "predictions", "act_vocab")
 

@@ -25,7 +25,7 @@ from flax import linen as nn
 
 from bertjax.data.corpus import Vocabulary
 from bertjax.layers.config import EncoderConfig
-from bertjax.metrics import cross_entropy, weighted
+from bertjax.metrics import cross_entropy, is_first, weighted
 from bertjax.models.heads import MaskedLmHead
 from bertjax.tasks.base import Task, row_draws, unit
 from bertjax.tasks.masking import MaskingOptions, Subword, choose
@@ -133,7 +133,7 @@ class Mlm(Task):
 
 def token_metrics(logits: Float[Array, "B S V"], target: Mapping[str, Array]) -> Metrics:
     """Cross-entropy and accuracy of predicted tokens."""
-    right = (logits.argmax(-1) == target["labels"]).astype(jnp.float32)
+    right = is_first(logits, target["labels"]).astype(jnp.float32)
     return {
         "loss": weighted(cross_entropy(logits, target["labels"]), target["weights"]),
         "accuracy": weighted(right, target["weights"]),

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bertjax.layers.einsum import Einsum, einsum
+from bertjax.layers.einsum import WIDE, Einsum, add_bias, einsum
 from tests.helpers import unbox
 
 B, L, D, H, K = 2, 7, 24, 3, 8
@@ -83,3 +83,19 @@ def test_layer_without_bias_has_none():
     shape, axes = (D, D + 1), ("width", "output")
     layer = Einsum("bld,de->ble", shape, axes, jnp.dtype("float32"), jax.nn.initializers.ones, bias=False)
     assert set(layer.init(jax.random.key(0), normal(B, L, D))["params"]) == {"kernel"}
+
+
+@pytest.mark.parametrize("width", [K, WIDE])
+def test_the_gradient_of_a_bias_sums_in_float32(width):
+    """1 + 2¹⁰ terms of 2⁻¹⁰ make 2; a bfloat16 sum would stay near 1."""
+    half, terms = jnp.dtype("bfloat16"), 2**10
+    rows = np.concatenate([np.ones(1), np.full(terms, 2.0**-10)]).astype(np.float32)
+    grad = jnp.broadcast_to(rows[None, :, None], (1, terms + 1, width)).astype(half)
+    x, kernel = np.ones((1, terms + 1, 2), np.float32), np.ones((2, width), np.float32)
+    bias = np.arange(width, dtype=np.float32)
+    y, pull = jax.vjp(lambda bias: einsum("bld,df->blf", x, kernel, half, bias), bias)
+    np.testing.assert_array_equal(y[0, 0], (2 + bias).astype(half))
+    np.testing.assert_array_equal(pull(grad)[0], np.full(width, 2.0))
+    y, pull = jax.vjp(lambda bias: add_bias(np.zeros(grad.shape, np.float32), bias), bias)
+    np.testing.assert_array_equal(y[0, 3], bias)
+    np.testing.assert_array_equal(pull(grad.astype(np.float32))[0], np.full(width, 2.0))

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from bertjax.layers.mlp import Mlp
+from bertjax.layers.mlp import Mlp, gelu
 from tests.helpers import small, unbox
 
 ERF = np.vectorize(math.erf)
@@ -43,3 +43,13 @@ def test_gate_costs_no_parameters_by_default():
     assert small(width=768, feedforward=None, activation="swiglu").hidden == 2048
     assert small(width=1024, heads=4, feedforward=None, activation="geglu").hidden == 2752
     assert small(feedforward=40, activation="geglu").hidden == 40
+
+
+def test_gelu_has_the_slope_of_its_formula():
+    x = np.linspace(-6.0, 6.0, 53, dtype=np.float32)
+    density = np.exp(-0.5 * x**2) / math.sqrt(2 * math.pi)
+    wanted = 0.5 * (1 + ERF(x / math.sqrt(2))) + x * density
+    np.testing.assert_allclose(jax.grad(lambda x: gelu(x).sum())(x), wanted, atol=2e-6)
+    half = jax.grad(lambda x: gelu(x).astype("float32").sum())(x.astype("bfloat16"))
+    assert half.dtype == "bfloat16"
+    np.testing.assert_allclose(np.asarray(half, np.float32), wanted, atol=1e-2)
