@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Self
 
@@ -44,12 +44,18 @@ def find_callable(name: str) -> Any:
 
 
 class Pool:
-    """Processes that apply `factory(*setup)` to tasks; `factory` is written module:name."""
+    """Processes that apply `factory(*setup)` to tasks; `factory` is written module:name.
 
-    def __init__(self, workers: int, factory: str, *setup: Any) -> None:
+    `environment` is what they find in theirs besides that of this process.
+    """
+
+    def __init__(
+        self, workers: int, factory: str, *setup: Any, environment: Mapping[str, str] | None = None
+    ) -> None:
         self._threads = ThreadPoolExecutor(workers)  # as many calls at a time, so as many processes at most
         self._window = 3 * workers
         self._target = (factory, setup)
+        self._environment = environment or {}
         self._idle: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
         self._processes: list[subprocess.Popen[bytes]] = []
 
@@ -59,6 +65,7 @@ class Pool:
             "PYTHONPATH": os.pathsep.join(os.path.abspath(path) for path in sys.path),
             "TOKENIZERS_PARALLELISM": "false",  # one process, one core
             "OMP_NUM_THREADS": "1",
+            **self._environment,
         }
         process = subprocess.Popen(
             [sys.executable, "-m", "bertjax.data.workers"],

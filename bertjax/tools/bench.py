@@ -1,4 +1,4 @@
-"""`python -m bertjax bench NAME`: prices of the parts of a model.
+"""`python -m bertjax bench NAME`: prices of a model and its parts, and races.
 
 A bench is a module `bertjax/bench/NAME.py` with its `USAGE`, its `OPTIONS` and `run(options)`, and a line here.
 """
@@ -10,6 +10,9 @@ from bertjax import settings
 BENCHES = {
     "attention": "time and memory of one block around every attention, over lengths",
     "data": "real tokens a second that the loader makes, over threads and processes",
+    "goals": "training and inference beside transformers: the rows that a CPU or a GPU is held to",
+    "infer": "the encoder alone beside that of transformers",
+    "train": "a training step beside that of transformers",
 }
 
 

@@ -1,0 +1,183 @@
+"""Side by side: our step and the peer's, turn by turn, in one run on one machine.
+
+Each side is a process of its own and does nothing until it is asked. Two processes, since JAX and PyTorch bring their
+own pools of threads, allocators and compilers, and because the memory of each is then its own; one at a time, so that
+both have all cores. A round asks every side once: ours, the peers, the ceilings. So whatever else the machine does,
+it does to all of them, and a ratio is made of times that were taken within the same seconds.
+
+Before anything is timed, loss and gradients of every side are held against `transformers` in float32. A row whose
+sides do not compute the same is void, and says so in place of a ratio.
+"""
+
+import contextlib
+import dataclasses
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from bertjax.bench.machine import ENVIRONMENT
+from bertjax.bench.row import Row
+from bertjax.bench.theirs import TOLERANCE
+from bertjax.data.workers import Pool, available_cores
+
+CEILINGS = ("matmul", "skeleton")
+
+
+@dataclasses.dataclass(frozen=True)
+class Times:
+    """Seconds of each round."""
+
+    rounds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """Of the rounds."""
+        return statistics.median(self.rounds)
+
+    @property
+    def spread(self) -> tuple[float, float]:
+        """The shortest and the longest."""
+        return min(self.rounds), max(self.rounds)
+
+
+@dataclasses.dataclass(frozen=True)
+class Side:
+    """What one side has shown."""
+
+    times: Times
+    memory: int  # bytes at the highest
+    errors: dict[str, float]  # relative differences from the reference in float32
+    facts: dict[str, Any]
+
+    def void(self, dtype: str) -> str | None:
+        """Which difference is past its tolerance."""
+        bad = [
+            f"{name} {value:.0e}"
+            for name, value in self.errors.items()
+            if not value <= TOLERANCE[dtype][name]
+        ]
+        return ", ".join(bad) or None
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """A line of the table."""
+
+    row: Row
+    ours: Side
+    peers: dict[str, Side]
+    ceilings: dict[str, Times]
+
+    @property
+    def void(self) -> str | None:
+        """Why this row counts for nothing, if so."""
+        sides = {"ours": self.ours, **self.peers}
+        bad = [f"{name}: {why}" for name, side in sides.items() if (why := side.void(self.row.model.dtype))]
+        return "; ".join(bad) or None
+
+    def ratios(self, peer: str) -> Times:
+        """The peer's time over ours, round by round."""
+        pairs = zip(self.peers[peer].times.rounds, self.ours.times.rounds, strict=True)
+        return Times(tuple(theirs / ours for theirs, ours in pairs))
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Real ones."""
+        return float(self.ours.facts["tokens"]) / self.ours.times.median
+
+    @property
+    def flops_per_second(self) -> float:
+        """Useful ones."""
+        return float(self.ours.facts["flops"]) / self.ours.times.median
+
+    @property
+    def utilization(self) -> float:
+        """Of the ceiling of one large product."""
+        ceiling = self.ours.facts["matmul_flops"] / self.ceilings["matmul"].median
+        return float(self.flops_per_second / ceiling)
+
+    @property
+    def of_skeleton(self) -> float:
+        """The time of the step's own products over that of the step."""
+        return self.ceilings["skeleton"].median / self.ours.times.median
+
+    def as_json(self) -> dict[str, Any]:
+        """All numbers."""
+        return {
+            "name": self.row.name,
+            "row": dataclasses.asdict(self.row),
+            "void": self.void,
+            "ours": dataclasses.asdict(self.ours),
+            "peers": {name: dataclasses.asdict(side) for name, side in self.peers.items()},
+            "ceilings": {name: dataclasses.asdict(times) for name, times in self.ceilings.items()},
+            "ratios": {
+                name: {"median": self.ratios(name).median, "rounds": self.ratios(name).rounds}
+                for name in self.peers
+            },
+            "tokens_per_second": self.tokens_per_second,
+            "flops_per_second": self.flops_per_second,
+            "utilization": self.utilization,
+            "of_skeleton": self.of_skeleton,
+        }
+
+
+def run(row: Row, *, rounds: int, seconds: float) -> Result:
+    """Measures a row; each turn of a side lasts `seconds` or one run."""
+    peers = [peer for peer in row.peers if peer != "none"]
+    threads = row.threads or available_cores()
+    with tempfile.TemporaryDirectory(prefix="bertjax-") as folder, contextlib.ExitStack() as stack:
+
+        def start(module: str, *setup: Any) -> Pool:
+            environment = {**ENVIRONMENT, "OMP_NUM_THREADS": str(threads)}
+            return stack.enter_context(
+                Pool(1, f"bertjax.bench.{module}", row, folder, *setup, environment=environment)
+            )
+
+        ours = start("ours:Ours")
+        checked: dict[str, float] = {}
+        if peers:
+            ask(ours, "write")
+            checked = ask(ours, "check")
+        facts = {"ours": ask(ours, "prepare")}
+        sides = {"ours": ours}
+        errors: dict[str, dict[str, float]] = {}
+        for peer in peers:
+            sides[peer] = start("theirs:Theirs", peer, facts["ours"]["platform"], threads)
+            if not errors:  # the same module and the same numbers, compiled or not
+                errors = ask(sides[peer], "check", checked)
+            facts[peer] = ask(sides[peer], "prepare")
+        turns = [(name, "step") for name in sides] + [("ours", ceiling) for ceiling in CEILINGS]
+        times = measure(sides, turns, rounds, seconds)
+        memory = {name: ask(side, "memory") for name, side in sides.items()}
+    made = {
+        name: Side(
+            Times(tuple(times[name, "step"])),
+            memory[name],
+            errors.get("ours" if name == "ours" else "theirs", {}),
+            facts[name],
+        )
+        for name in sides
+    }
+    ceilings = {name: Times(tuple(times["ours", name])) for name in CEILINGS}
+    return Result(row, made.pop("ours"), made, ceilings)
+
+
+def measure(
+    sides: dict[str, Pool], turns: Sequence[tuple[str, str]], rounds: int, seconds: float
+) -> dict[tuple[str, str], list[float]]:
+    """Seconds of every turn, round by round; a first round is thrown away and says how often each is run in a turn."""
+    once = {turn: ask(sides[turn[0]], "measure", turn[1], 1) for turn in turns}
+    times: dict[tuple[str, str], list[float]] = {turn: [] for turn in turns}
+    for _ in range(rounds):
+        for turn in turns:
+            often = max(1, round(seconds / max(once[turn], 1e-6)))
+            times[turn].append(ask(sides[turn[0]], "measure", turn[1], often))
+            time.sleep(0.05)  # threads that wait for more work by spinning give up
+    return times
+
+
+def ask(side: Pool, method: str, *arguments: Any) -> Any:
+    """What the process of a side answers."""
+    return next(side.map([(method, *arguments)]))
