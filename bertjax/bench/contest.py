@@ -141,7 +141,8 @@ def run(row: Row, *, rounds: int, seconds: float) -> Result:
             ask(ours, "write")
             checked = ask(ours, "check")
         facts = {"ours": ask(ours, "prepare")}
-        sides, errors = {"ours": ours}, {}
+        sides = {"ours": ours}
+        errors: dict[str, dict[str, float]] = {}
         for peer in peers:
             sides[peer] = start("theirs:Theirs", peer, facts["ours"]["platform"], threads)
             if not errors:  # the same module and the same numbers, compiled or not

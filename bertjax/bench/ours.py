@@ -1,6 +1,6 @@
 """Our side of a comparison, in a process of its own: the step of a training run, or the encoder alone.
 
-The step is that of every run (`train.make_train_step`): masking, loss, gradients, clipping, AdamW, metrics, with the
+The step is that of every run (`step.make_train_step`): masking, loss, gradients, clipping, AdamW, metrics, with the
 state's memory taken over. The process also measures the two ceilings, turn by turn with everything else.
 """
 
@@ -28,7 +28,7 @@ from bertjax.layers.mask import AttentionMask
 from bertjax.models.cost import flops_per_token
 from bertjax.models.stacking import unstack_layers
 from bertjax.program import Program, build, create_state
-from bertjax.train import make_train_step
+from bertjax.step import make_train_step
 from bertjax.types import Batch, Tree
 
 WEIGHTS, BATCH = "model.safetensors", "batch.npz"
@@ -188,7 +188,8 @@ def infer(program: Program) -> Any:
     """The compiled encoder: parameters and batch to hidden states."""
 
     def encode(params: Tree, batch: Batch) -> jax.Array:
-        hidden: jax.Array = program.apply(params, batch, train=False, method="encode").hidden
+        output: Any = program.apply(params, batch, train=False, method="encode")
+        hidden: jax.Array = output.hidden
         return hidden
 
     return jax.jit(encode)

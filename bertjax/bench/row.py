@@ -148,8 +148,8 @@ def for_peer(batch: Batch, vocabulary: Vocabulary, length: int) -> dict[str, np.
     tokens, mask = np.asarray(batch.tokens), np.asarray(batch.mask)
     target = {name: np.asarray(value) for name, value in batch.targets["mlm"].items()}
     labels = np.full(tokens.shape, IGNORED, np.int64)
-    line, slot = np.nonzero(target["weights"])
-    labels[line, target["positions"][line, slot]] = target["labels"][line, slot]
+    used = np.nonzero(target["weights"])
+    labels[used[0], target["positions"][used]] = target["labels"][used]
     segments = mask.astype(np.int32) if batch.segments is None else np.asarray(batch.segments)
     parts = [
         (line, np.flatnonzero(segments[line] == number))

@@ -104,7 +104,8 @@ def lines(result: Result) -> Iterator[tuple[str, ...]]:
     """The cells of a result: a line for each peer, or one without."""
     row = result.row
     goal = MISSING if row.goal is None else f"{row.goal:g}" + ("" if row.aim is None else f" ({row.aim:g})")
-    for name in list(result.peers) or [None]:
+    names: list[str | None] = [*result.peers] or [None]
+    for name in names:
         peer = None if name is None else result.peers[name]
         ratio = MISSING
         if name is not None:
