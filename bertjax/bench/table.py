@@ -15,9 +15,10 @@ UNSAID = ("lengths", "code")  # the columns say the one, and the other says noth
 
 
 def markdown(about: dict[str, Any], lines: Sequence[Any]) -> str:
-    """One table a price: a line for each variant, a column for each length, and the exponent."""
+    """A summary, and one table a price: a line for each variant, a column for each length, and the exponent."""
     facts = ", ".join(f"{name} {value}" for name, value in about.items() if name not in UNSAID)
     parts = ["# What attentions cost", f"One block, forward and backward, for one row. {facts}."]
+    parts += ["## Summary", summary(about, lines)]
     for what, (title, unit, scale) in UNITS.items():
         lengths = list(lines[0].prices)
         head = ["variant", "parameters", "F", *(f"{length} tokens" for length in lengths), "exponent"]
@@ -30,6 +31,20 @@ def markdown(about: dict[str, Any], lines: Sequence[Any]) -> str:
             )
         parts += [f"## {title} ({unit})", table(head, body)]
     return "\n\n".join(parts) + "\n"
+
+
+def summary(about: dict[str, Any], lines: Sequence[Any]) -> str:
+    """Of each variant the parameters, the time that full attention takes 1.00 of, and how time and memory grow."""
+    full = next((line.prices for line in lines if line.name == "full"), {})
+    lengths = [n for n in (about["equal_length"], about["fit_to"]) if n in full and full[n].seconds]
+    head = ["variant", "parameters", *(f"time, {n} tokens" for n in lengths), "time grows", "memory grows"]
+    body = []
+    for line in sorted(lines, key=lambda line: line.growth["bytes"] or 0.0):
+        times = [(line.prices[n].seconds, full[n].seconds) for n in lengths]
+        shares = [MISSING if ours is None else f"{ours / theirs:.2f}" for ours, theirs in times]
+        growth = (grown(line, what) for what in ("seconds", "bytes"))
+        body.append([line.name, f"{line.parameters:,.0f}", *shares, *growth])
+    return table(head, body)
 
 
 def grown(line: Any, what: str) -> str:

@@ -15,10 +15,10 @@ from bertjax.attention.hybrid import Hybrid
 from bertjax.bench import attention as bench
 from bertjax.bench import known
 from bertjax.bench.attention import FORMS, AttentionBench, choose, run, stamp
-from bertjax.bench.block import Rows, Timing, price, trace
+from bertjax.bench.block import Price, Rows, Timing, price, trace
 from bertjax.bench.equal import match
 from bertjax.bench.growth import exponent
-from bertjax.bench.table import number, spread
+from bertjax.bench.table import number, spread, summary
 from bertjax.layers.config import EncoderConfig, Full, Learned
 from bertjax.layers.position import Alibi, Relative
 from bertjax.models.cost import count_products, flops_per_token, programs_in
@@ -285,6 +285,26 @@ def test_mistakes_are_one_line(capsys: pytest.CaptureFixture[str], tmp_path: pat
     with pytest.raises(SystemExit):
         main(["bench", "attention", "--help"])
     assert "--equal_length" in capsys.readouterr().out
+
+
+def test_a_summary_is_relative_to_full_attention() -> None:
+    def line(name: str, seconds: float | None, growth: float) -> bench.Line:
+        prices = {n: Price(7.0, 1.0, 1.0, None if seconds is None else n * seconds) for n in (512, 8192)}
+        return bench.Line(name, 40, 7.0, prices, {"seconds": growth, "bytes": growth, "flops": 1.0}, "")
+
+    lines = [line("full", 2.0, 1.9), line("slow", None, 2.0), line("fast", 0.5, 1.0)]
+    rows = summary({"equal_length": 512, "fit_to": 8192}, lines).splitlines()
+    assert (
+        rows[0]
+        == "| variant | parameters | time, 512 tokens | time, 8192 tokens | time grows | memory grows |"
+    )
+    assert rows[2:] == [
+        "| fast | 7 | 0.25 | 0.25 | 1.00 | 1.00 |",
+        "| full | 7 | 1.00 | 1.00 | 1.90 | 1.90 |",
+        "| slow | 7 | – | – | 2.00 | 2.00 |",
+    ]
+    alone = summary({"equal_length": 512, "fit_to": 8192}, lines[2:]).splitlines()
+    assert alone[0] == "| variant | parameters | time grows | memory grows |"
 
 
 def test_numbers_have_three_digits() -> None:

@@ -206,10 +206,10 @@ def test_models_on_equal_terms() -> None:
     for by in ("parameters", "flops"):
         one, base = (
             sweep.resolve(name, sweep.Sweep(equal=by), []).model  # type: ignore[arg-type]
-            for name in ("synthesizer_dense", "full")
+            for name in ("feedforward_only", "full")
         )
         assert base.hidden == full.config().model.hidden
-        ours, theirs = (getattr(price(model, Rows(128), None), by) for model in (one, base))
+        ours, theirs = (getattr(price(model, Rows(full.LENGTH), None), by) for model in (one, base))
         assert one.hidden != base.hidden and abs(ours / theirs - 1) < 0.02
     message = refusal(lambda: sweep.resolve("linear", sweep.Sweep(), ["model.attention.size=3"]))
     assert "unknown setting" in message
