@@ -35,7 +35,7 @@ def markdown(about: dict[str, Any], lines: Sequence[Any]) -> str:
 
 def summary(about: dict[str, Any], lines: Sequence[Any]) -> str:
     """Of each variant the parameters, the time that full attention takes 1.00 of, and how time and memory grow."""
-    full = next((line.prices for line in lines if line.name == "full"), {})
+    full: dict[int, Any] = next((line.prices for line in lines if line.name == "full"), {})
     lengths = [n for n in (about["equal_length"], about["fit_to"]) if n in full and full[n].seconds]
     head = ["variant", "parameters", *(f"time, {n} tokens" for n in lengths), "time grows", "memory grows"]
     body = []
