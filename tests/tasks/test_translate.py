@@ -167,6 +167,7 @@ def result(workdir: pathlib.Path) -> dict[str, float]:
     return metrics
 
 
+@pytest.mark.slow
 def test_a_small_model_learns_to_translate(learned: pathlib.Path) -> None:
     found = result(learned)
     assert found["heldout_score"] == found["heldout_bleu"] > 0.8 and found["heldout_exact"] > 0.6
