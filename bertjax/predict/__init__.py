@@ -9,6 +9,7 @@ besides, `run(Classify(stride=16), bundle, records)` does.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from bertjax.predict.likelihood import Perplexity
 from bertjax.predict.run import RunOptions, run
 from bertjax.predict.tagging import Tag
 from bertjax.predict.vectors import Embed
+from bertjax.predict.writing import Generate, Translate
 
 __all__ = [
     "PIPELINES",
@@ -30,21 +32,25 @@ __all__ = [
     "Embed",
     "FillMask",
     "FindAnswer",
+    "Generate",
     "Perplexity",
     "Pipeline",
     "Rerank",
     "RunOptions",
     "Similar",
     "Tag",
+    "Translate",
     "answer",
     "classify",
     "embed",
     "fill_mask",
+    "generate",
     "perplexity",
     "rerank",
     "run",
     "similar",
     "tag",
+    "translate",
 ]
 
 PIPELINES: dict[str, Pipeline] = {
@@ -56,6 +62,8 @@ PIPELINES: dict[str, Pipeline] = {
     "similar": Similar(),
     "rerank": Rerank(),
     "perplexity": Perplexity(),
+    "translate": Translate(),
+    "generate": Generate(),
 }
 
 
@@ -148,3 +156,28 @@ def perplexity(
 ) -> list[Answer]:
     """The pseudo-log-likelihood and the perplexity of every text."""
     return run(Perplexity(tokens=tokens), bundle, ({"text": text} for text in texts), options)
+
+
+def translate(
+    bundle: Bundle,
+    texts: Sequence[str],
+    *,
+    search: Literal["greedy", "beam", "sample"] | None = None,
+    options: RunOptions | None = None,
+) -> list[Answer]:
+    """What a decoder writes about every text, with the probability of it."""
+    return run(Translate(search=search), bundle, ({"text": text} for text in texts), options)
+
+
+def generate(
+    bundle: Bundle,
+    texts: Sequence[str],
+    *,
+    search: Literal["greedy", "sample"] | None = None,
+    tokens: int | None = None,
+    seed: int = 0,
+    options: RunOptions | None = None,
+) -> list[Answer]:
+    """How every text goes on, or what a decoder writes about it, by chance."""
+    pipeline = Generate(search=search, tokens=tokens, seed=seed)
+    return run(pipeline, bundle, ({"text": text} for text in texts), options)
