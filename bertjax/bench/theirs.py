@@ -220,7 +220,7 @@ class Theirs:
         with self.precision(dtype):
             loss = self.loss(model)
         loss.backward()
-        return float(loss), {name: p.grad.cpu().numpy() for name, p in model.named_parameters()}
+        return loss.item(), {name: p.grad.cpu().numpy() for name, p in model.named_parameters()}
 
     def read_gradients(self) -> dict[str, Any]:
         """Those that our side has written."""
