@@ -39,6 +39,16 @@ def test_what_the_library_wrote(tmp_path: pathlib.Path, whole: bool) -> None:
     assert same(read_all(tmp_path if whole else tmp_path / "model.safetensors"), expected)
 
 
+def test_a_file_is_as_large_as_models_are(tmp_path: pathlib.Path) -> None:
+    size = 300_000_000  # the product of two offsets is past what numpy could number
+    header = {name: described((size,), "U8", (i * size, (i + 1) * size)) for i, name in enumerate("ab")}
+    with (tmp_path / "model.safetensors").open("wb") as file:
+        begin = file.write(packed(header))
+        file.truncate(begin + 2 * size)  # a hole: it takes no room on the disk
+    weights = open_weights(str(tmp_path / "model.safetensors"))
+    assert weights["b"].shape == (size,)
+
+
 def test_opening_reads_no_tensor(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(packed({"a": described(), "b": described((3, 1), "I16", (8, 14))}, b"\1" * 14))

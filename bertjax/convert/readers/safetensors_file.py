@@ -100,7 +100,8 @@ def _entry(path: str, name: str, described: Any) -> tuple[Entry, tuple[int, int]
     sizes = shape_of(shape)
     if sizes is None:
         raise bad_file(path, f"is broken: {quoted(name)} has the shape {quoted(shape)}")
-    if shape_of(offsets) is None or len(offsets) != 2:
+    # One by one: as sizes of a shape, the offsets of a large file would make an impossible array.
+    if not isinstance(offsets, list) or len(offsets) != 2 or any(shape_of([at]) is None for at in offsets):
         raise bad_file(path, f"is broken: {quoted(name)} has the offsets {quoted(offsets)}")
     begin, end = offsets
     if end - begin != math.prod(sizes) * DTYPES[dtype].itemsize:
