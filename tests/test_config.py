@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import typing
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ from bertjax import config as config_lib
 from bertjax import settings
 from bertjax.config import CHOICES, Config, Phase, check, claim, fingerprint, from_dict, read_workdir, to_dict
 from bertjax.layers.config import EncoderConfig
+from bertjax.tasks import TASKS
 
 # Where and how a run is computed, how often it speaks, and where the same text lies.
 FREE = {
@@ -75,22 +77,25 @@ def holding(base: type, choice: Any) -> Config:
     config = Config()
     if isinstance(choice, EncoderConfig):
         return dataclasses.replace(config, model=choice)
-    for path, owner in (
-        ("tasks", config),
-        *((path, getattr(config, path)) for path in ("model", "data", "optim")),
-    ):
-        for field in dataclasses.fields(owner):
-            kind = settings.field_types(type(owner))[field.name]
-            if kind is base:
-                part = changed(owner, [field.name], choice)
-                return dataclasses.replace(config, **{path: part})
+    for path in ("model", "data", "optim", "train"):
+        owner = getattr(config, path)
+        for name in fields_of(owner, base):
+            return dataclasses.replace(config, **{path: changed(owner, [name], choice)})
     if isinstance(choice, config_lib.Task):
         return dataclasses.replace(config, tasks=(choice,))
     if isinstance(choice, config_lib.HeadOptions):
         return dataclasses.replace(config, heads=(choice,))
-    task = next(t for t in config.tasks if any(k is base for k in settings.field_types(type(t)).values()))
-    name = next(name for name, kind in settings.field_types(type(task)).items() if kind is base)
+    tasks = (*config.tasks, *TASKS.values())
+    # A pooled token is made of the last layer alone, and a task that reads it takes no other features.
+    task = next(one for one in tasks if fields_of(one, base) and getattr(one, "pooling", None) != "pooled")
+    (name, *_) = fields_of(task, base)
     return dataclasses.replace(config, tasks=(dataclasses.replace(task, **{name: choice}),))
+
+
+def fields_of(owner: Any, base: type) -> list[str]:
+    """The fields that hold a choice of one kind, or of that or nothing."""
+    kinds = settings.field_types(type(owner))
+    return [name for name, kind in kinds.items() if kind is base or base in typing.get_args(kind)]
 
 
 @pytest.mark.parametrize(("base", "name"), KINDS, ids=lambda value: getattr(value, "__name__", value))

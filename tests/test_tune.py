@@ -266,7 +266,7 @@ def test_a_tuned_run_is_loaded_with_plain_kernels(tmp_path: pathlib.Path) -> Non
         "optim.learning_rate=0.02",
         "data.shapes=1",
     )
-    train.train(tiny(*settings, epochs=4, eval_every=None), str(tmp_path))
+    train.train(tiny(*settings, epochs=6, eval_every=None), str(tmp_path))
     assert heldout(tmp_path)[-1]["heldout_accuracy"] > 0.45  # a quarter by chance
     loaded = bundle.load(str(tmp_path))
     assert set(loaded.params) == {"encoder", "heads_classify"}

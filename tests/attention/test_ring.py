@@ -61,7 +61,8 @@ def test_a_split_row_is_a_whole_row(how: Any, direction: Any, packed: bool) -> N
             (_, split), split_gradient = jax.device_get(loss_and_gradient(config)(params, batch))
         real = np.asarray(batch.mask)
         assert_close(split[real], np.asarray(hidden)[real])
-        assert_close(split_gradient, jax.device_get(gradient))
+        # That of a whole model: sums over the rows of two devices come in another order.
+        assert_close(split_gradient, jax.device_get(gradient), 1e-4)
 
 
 def exchanges(how: str, *settings: str) -> list[Any]:
