@@ -397,12 +397,12 @@ def _agree(code: int, text: str) -> int:
     if mine.process == 0:
         _tell(text)
         mine.write("verdict", {"code": code, "text": text})
-        for _ in _moments(_PATIENCE / 2):
+        for _ in moments(_PATIENCE / 2):
             if len(mine.read("gone")) >= mine.processes - 1:
                 break
-        time.sleep(0.2)  # the others are gone a moment after they say so
+        time.sleep(0.5)  # the others are gone a moment after they say so, on a busy machine, too
         return code
-    for _ in _moments(_PATIENCE):
+    for _ in moments(_PATIENCE):
         if verdict := mine.read("verdict"):
             code = verdict[0]["code"]
             break
@@ -416,7 +416,8 @@ def _tell(text: str) -> None:
     print(" ".join(text.splitlines()), file=sys.stderr, flush=True)
 
 
-def _moments(seconds: float) -> Iterator[None]:
+def moments(seconds: float) -> Iterator[None]:
+    """Times to look again, until so many seconds have passed."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         yield

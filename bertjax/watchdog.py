@@ -7,6 +7,15 @@ again". Compiling, evaluating and writing checkpoints have limits of their own.
 
 Every process leaves a heartbeat with the step that its loop has begun: the one that is behind has begun fewer, and one
 whose heart has stopped is gone, be it killed, frozen or cut off.
+
+Whoever ends takes the others along: collectives fail where one is missing, and JAX aborts those that lose process 0. So
+a run that stands still is ended in an order that holds whoever notices first:
+
+    beat      a process finds itself stuck, and says so with its next heartbeat
+    alarm     process 0 tells all, be it stuck itself or another one
+    stacks    every process, at the alarm or at its own finding, writes its stacks and then says where it is
+    verdict   process 0 has heard all of them, or has waited long enough for those that are gone, and says who is behind
+    gone      the others read it and end; process 0 goes last
 """
 
 import collections
@@ -22,7 +31,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 
@@ -31,6 +40,8 @@ from bertjax.exit_codes import REQUEUE
 
 _KEPT = 64  # step times of which the median is taken
 _ENOUGH = 3  # step times from which on there is a median
+_ROUND = 2.0  # seconds, at most, until a process looks again at what the others say
+_STACKS = 6.0  # seconds for all processes to write their stacks: some rounds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +77,7 @@ class Watchdog:
         self._times: collections.deque[float] = collections.deque(maxlen=_KEPT)
         self._last: float | None = None  # when the last step ended, if nothing has come between
         self._asked: queue.SimpleQueue[tuple[int, Any] | None] = queue.SimpleQueue()
-        self._ended = self._failing = False
+        self._ended = self._failing = self._ending = False
         self._wake = threading.Event()
         self._threads: list[threading.Thread] = []
         self._beats = 0
@@ -93,6 +104,8 @@ class Watchdog:
             self._failing = True
             self._wake.set()
             self._threads[1].join(5 * self._period)
+            if self._ending:
+                self._threads[1].join()  # which ends this process, within a bounded time
         self._ended = True
         self._wake.set()
         self._asked.put(None)
@@ -138,7 +151,7 @@ class Watchdog:
     @property
     def _period(self) -> float:
         assert self._config is not None
-        return min(self._config.silence / 6, self._config.seconds / 4, 10.0)
+        return min(self._config.silence / 6, self._config.seconds / 4, _ROUND)
 
     def _watch(self) -> None:
         while not self._ended:
@@ -146,14 +159,14 @@ class Watchdog:
             if self._notes is None:
                 if stuck is not None:
                     self._dump(stuck)
-                    cluster.leave(REQUEUE, f"error: {stuck}; stacks in {self._folder}")
+                    self._leave(stuck)
             else:
                 self._compare(self._notes, stuck)
             self._wake.wait(self._period / 4 if self._failing else self._period)
             self._wake.clear()
         if self._notes is not None:
             with contextlib.suppress(Exception):  # at the end of a run process 0 may be gone already
-                self._beat(self._notes, stuck=False, done=True)
+                self._beat(self._notes, None, done=True)
 
     def _stuck(self) -> str | None:
         """What has taken too long, if anything."""
@@ -170,34 +183,32 @@ class Watchdog:
             words = f"{phase} for {idle:.0f} s at step {finished}"
         return words if idle > limit else None
 
-    def _beat(self, notes: cluster.Notes, *, stuck: bool, done: bool = False) -> None:
+    def _beat(self, notes: cluster.Notes, stuck: str | None, *, done: bool = False) -> None:
         self._beats += 1
-        host = socket.gethostname()
-        record = {"beat": self._beats, "begun": self._begun, "phase": self._phase, "host": host}
-        notes.write("beat", record | {"stuck": stuck, "done": done})
+        notes.write("beat", self._place() | {"beat": self._beats, "stuck": stuck, "done": done})
+
+    def _place(self) -> dict[str, Any]:
+        """Where this process is."""
+        return {"begun": self._begun, "phase": self._phase, "host": socket.gethostname()}
 
     def _compare(self, notes: cluster.Notes, stuck: str | None) -> None:
-        """One round among several processes: a heartbeat, and the verdict that process 0 comes to."""
+        """One round among several processes: a heartbeat, and what the others say."""
+        verdict: Mapping[int, Any] = {}
         try:
-            self._beat(notes, stuck=stuck is not None)
+            self._beat(notes, stuck)
             if self._process == 0:
                 self._judge(notes, stuck)
-            elif verdict := notes.read("verdict"):
-                if verdict[0].get("dump"):
-                    self._dump(verdict[0]["text"])
-                cluster.leave(verdict[0]["code"], verdict[0]["text"])
+                return
+            stuck = stuck or notes.read("alarm").get(0)
+            verdict = notes.read("verdict")
         except Exception as error:
             if stuck is None and not self._failing:
                 return  # a moment without process 0; JAX itself ends the process when it stays away
             stuck = f"process 0 does not answer ({' '.join(str(error).split())[:200]})"
-        if stuck is not None and self._process != 0:
-            self._dump(stuck)
-            for _ in range(6):  # process 0 sees more than this one
-                time.sleep(self._period / 2)
-                with contextlib.suppress(Exception):
-                    if notes.read("verdict"):
-                        break
-            cluster.leave(REQUEUE, f"error: {stuck}; stacks in {self._folder}")
+        if stuck is not None:
+            self._answer(notes, stuck)
+        elif verdict:
+            cluster.leave(verdict[0]["code"], verdict[0]["text"])
 
     def _judge(self, notes: cluster.Notes, stuck: str | None) -> None:
         """Process 0: ends the run for all when one has left, is gone, or is stuck."""
@@ -220,14 +231,44 @@ class Watchdog:
             who = ", ".join(named(process, beats) for process in sorted(silent))
             said = f"no heartbeat of {who} for {max(silent.values()):.0f} s: it was killed, or its machine is gone"
             cluster.leave(REQUEUE, f"error: {said}; at step {self._finished}")
-        if stuck is None and not any(beat["stuck"] for beat in beats.values()):
-            return
-        words = stuck or "another process waits"
-        text = f"error: {words}; {behind(beats)}; stacks in {self._folder}"
+        others = (f"{beats[i]['stuck']} in {named(i, beats)}" for i in sorted(beats) if beats[i]["stuck"])
+        if (words := stuck or next(others, None)) is not None:
+            self._conclude(notes, words)
+
+    def _conclude(self, notes: cluster.Notes, words: str) -> None:
+        """Process 0 of a run that stands still: the stacks of all, then who is behind."""
+        self._ending = True
         with contextlib.suppress(Exception):
-            notes.write("verdict", {"code": REQUEUE, "text": text, "dump": True})
+            notes.write("alarm", words)
+        self._report(notes, words)
+        places: dict[int, Any] = {}
+        missing: list[int] = []
+        for _ in cluster.moments(_STACKS):
+            beats, stacks = notes.read("beat"), notes.read("stacks")
+            places = beats | stacks  # a heartbeat may be some rounds old
+            missing = [i for i in range(notes.processes) if i not in stacks]
+            missing = [i for i in missing if not (i in beats and beats[i]["done"])]  # which watch no more
+            if not missing:
+                break
+        late = f"; no stacks of {', '.join(named(i, places) for i in missing)}" if missing else ""
+        self._leave(f"{words}; {behind(places)}{late}")
+
+    def _answer(self, notes: cluster.Notes, words: str) -> None:
+        """Another process of a run that stands still: its stacks, then the word of process 0, which sees more."""
+        self._ending = True
+        self._report(notes, words)
+        with contextlib.suppress(Exception):
+            notes.wait("verdict", 1, 2 * _STACKS)
+        self._leave(words)
+
+    def _report(self, notes: cluster.Notes, words: str) -> None:
+        """The stacks of this process, and to the others that it has written them."""
         self._dump(words)
-        cluster.leave(REQUEUE, text)
+        with contextlib.suppress(Exception):
+            notes.write("stacks", self._place())
+
+    def _leave(self, words: str) -> NoReturn:
+        cluster.leave(REQUEUE, f"error: {words}; stacks in {self._folder}")
 
     def _dump(self, why: str) -> None:
         """The stacks of all threads, on standard error and in the workdir."""

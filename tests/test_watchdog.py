@@ -1,14 +1,21 @@
 """The watchdog of a single process, and what it makes of the heartbeats of several."""
 
+import collections
+import contextlib
 import pathlib
+import re
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
 import pytest
+from runs import Killed
 
+from bertjax import cluster
 from bertjax import watchdog as watchdog_lib
 from bertjax.exit_codes import REQUEUE
 from bertjax.watchdog import Watchdog, WatchdogConfig, behind
@@ -110,23 +117,28 @@ def test_the_end_of_a_run_is_not_held_up(tmp_path: pathlib.Path) -> None:
 
 
 class Board:
-    """The notes of a run in which processes 1 and 2 of three write what a test wants."""
+    """The notes of a run of three processes in one, or of process 0 where a test writes those of the others."""
 
-    process, processes = 0, 3
+    processes = 3
 
-    def __init__(self) -> None:
-        self.records: dict[str, dict[int, Any]] = {"beat": {}, "left": {}, "verdict": {}}
+    def __init__(self, process: int = 0, records: dict[str, dict[int, Any]] | None = None) -> None:
+        self.process = process
+        self.records = collections.defaultdict(dict) if records is None else records
 
     def write(self, kind: str, data: Any) -> None:
-        self.records[kind][0] = data
+        self.records[kind][self.process] = data
 
     def read(self, kind: str) -> dict[int, Any]:
         return dict(self.records[kind])
 
+    def wait(self, kind: str, processes: int, seconds: float) -> dict[int, Any]:
+        for _ in cluster.moments(seconds):
+            if len(self.records[kind]) >= processes:
+                break
+        return self.read(kind)
 
-@pytest.mark.parametrize(
-    "before", [None, {"beat": 1, "done": False, "host": "c", "stuck": False, "begun": 3}]
-)
+
+@pytest.mark.parametrize("before", [None, {"beat": 1, "done": False, "host": "c", "stuck": None, "begun": 3}])
 def test_a_silent_process_is_gone_even_if_it_was_never_heard(
     before: dict[str, Any] | None, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,7 +159,7 @@ def test_a_silent_process_is_gone_even_if_it_was_never_heard(
                 "beat": time.monotonic(),
                 "done": False,
                 "host": "b",
-                "stuck": False,
+                "stuck": None,
                 "begun": 3,
             }
             time.sleep(0.05)
@@ -162,12 +174,99 @@ def test_a_process_that_is_done_is_not_missed(
     told: list[Any] = []
     monkeypatch.setattr(watchdog_lib.cluster, "leave", lambda *said: told.append(said))
     board = Board()
-    done = {"beat": 9, "done": True, "host": "b", "stuck": False, "begun": 3}
+    done = {"beat": 9, "done": True, "host": "b", "stuck": None, "begun": 3}
     board.records["beat"] = {1: done, 2: done}
     with Watchdog(WatchdogConfig(silence=0.3), str(tmp_path), notes=cast(Any, board)):
         time.sleep(1.0)
     assert told == []
     assert board.records["beat"][0]["done"]
+
+
+Told = list[tuple[int, int, str, set[int]]]
+
+
+@pytest.fixture
+def leaving(monkeypatch: pytest.MonkeyPatch) -> Told:
+    """Who left, with which code and words, and of whom there were stacks by then; a process is a thread here."""
+    told: Told = []
+
+    def leave(code: int, text: str) -> None:
+        board = boards[threading.current_thread()]
+        told.append((board.process, code, text, set(board.records["stacks"])))
+        if board.process == 0:
+            board.write("verdict", {"code": code, "text": text})
+        raise Killed
+
+    boards: dict[threading.Thread, Board] = {}
+    watch = Watchdog._watch
+
+    def follow(watchdog: Watchdog) -> None:
+        boards[threading.current_thread()] = cast(Board, watchdog._notes)
+        with contextlib.suppress(Killed):
+            watch(watchdog)
+
+    monkeypatch.setattr(Watchdog, "_watch", follow)
+    monkeypatch.setattr(watchdog_lib.cluster, "leave", leave)
+    return told
+
+
+class Waiting:
+    """An array of a collective to which somebody does not come."""
+
+    def __init__(self) -> None:
+        self.came = threading.Event()
+
+    def block_until_ready(self) -> "Waiting":
+        self.came.wait()
+        return self
+
+
+def still(folder: pathlib.Path, limits: Sequence[float | None]) -> None:
+    """Processes that have begun 6, 5 and 6 steps and do no more; each is stuck after so many seconds, or gone."""
+    records: dict[str, dict[int, Any]] = collections.defaultdict(dict)
+    other = Waiting()
+    with contextlib.ExitStack() as stack:
+        threads = []
+        for process, limit in enumerate(limits):
+            if limit is None:
+                continue
+            board = cast(Any, Board(process, records))
+            config = WatchdogConfig(steps=1e-6, seconds=limit, silence=5.0)
+            dog = stack.enter_context(Watchdog(config, str(folder), notes=board))
+            for step in range(1, 6):
+                dog.step(step, Slow(0.01))
+            if process != 1:
+                dog.step(6, other)
+            threads.append(dog._threads[1])
+        stack.callback(other.came.set)
+        for thread in threads:
+            thread.join(10)
+        assert not any(thread.is_alive() for thread in threads)
+
+
+@pytest.mark.parametrize("first", [0, 1, 2])
+def test_whoever_notices_first_all_write_their_stacks_before_one_leaves(
+    first: int, tmp_path: pathlib.Path, leaving: Told
+) -> None:
+    still(tmp_path, [0.4 if process == first else 60.0 for process in range(3)])
+    assert [told[0] for told in leaving[:1]] == [0] and {told[0] for told in leaving} == {0, 1, 2}
+    assert all(code == REQUEUE and stacks == {0, 1, 2} for _, code, _, stacks in leaving), leaving
+    where = rf" in process {first} \(\S+\)" if first else ""
+    text = leaving[0][2]
+    assert re.match(rf"error: no step for \d s after step 5 \(the median step takes 0.\d+ s\){where}; ", text)
+    assert re.search(r"; process 1 \(\S+\) is behind: at step 5 \(training\), others at 6; stacks in ", text)
+    for process in range(3):
+        assert "after step 5" in (tmp_path / "stacks" / f"{process}.txt").read_text()
+
+
+def test_of_a_process_that_is_gone_the_stacks_are_not_waited_for_long(
+    tmp_path: pathlib.Path, leaving: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchdog_lib, "_STACKS", 0.5)
+    still(tmp_path, [0.4, 0.4, None])
+    assert [told[0] for told in leaving] == [0, 1]
+    assert all(code == REQUEUE and stacks == {0, 1} for _, code, _, stacks in leaving), leaving
+    assert "others at 6; no stacks of process 2; stacks in " in leaving[0][2]
 
 
 def test_those_behind_have_begun_the_fewest_steps() -> None:
