@@ -62,7 +62,7 @@ def _labelled(workdir: str, config: Config) -> dict[str, float]:
     step = History(workdir, config.train, newest).best or newest
     with program.active():
         params = checkpoints.restore_params(step, program.state.params)
-        values = finetune.evaluate_sets(program, finetune.make_predict_step(program), sets, params)
+        values = finetune.Exam(program, sets).evaluate(params)
     print(json.dumps({"step": step, **{f"heldout_{name}": value for name, value in values.items()}}))
     return values
 

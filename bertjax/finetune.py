@@ -1,8 +1,8 @@
 """Runs over labelled records: from the config to records, examples and batches, and from parameters to scores.
 
-    open_sets      tokenizer, records, and the config with all that only those tell: classes, steps, warm-up
-    evaluate_sets  predictions of all held-out records, and what they are worth
-    conclude       the same, written down: predictions.jsonl, and those of the split `test`
+    open_sets   tokenizer, records, and the config with all that only those tell: classes, steps, warm-up
+    Exam        predictions of all held-out records, and what they are worth; at the end of a run the same written
+                down: predictions.jsonl, and those of the split `test`
 
 The tokenizer is that of `model.init`, of `data.corpus` where that is a folder, or the one for made-up records.
 """
@@ -214,20 +214,63 @@ def predict(
     return task.predictions(buckets.examples, found, split), metrics_lib.add(total)
 
 
-def evaluate_sets(program: Program, step: PredictStep, sets: Sets, params: Tree) -> dict[str, float]:
-    """Losses and scores on the held-out records; `score` stands for all tasks."""
-    values: dict[str, float] = {}
-    stands = []
-    several = len(sets.tasks) > 1
-    for task in sets.tasks:
-        split, buckets = sets.splits[task.name]["heldout"], sets.buckets(task.name, "heldout")
-        predictions, metrics = predict(program, step, params, task, buckets, split)
-        scores = task.score(predictions, split)
-        loss = metrics_lib.means(metrics)[f"{task.name}_loss"]
-        prefix = f"{task.name}_" if several else ""
-        values.update({f"{prefix}{name}": value for name, value in {"loss": loss, **scores}.items()})
-        stands.append(task.stands(scores))
-    return {"score": float(np.mean(stands)), **values}
+class Exam:
+    """What parameters are worth on the held-out records of a run.
+
+    The predictions of the evaluation that counts are remembered until the end, where they are written: making them
+    again would cost an evaluation, and the compilation of its step.
+    """
+
+    def __init__(self, program: Program, sets: Sets) -> None:
+        """Evaluates nothing yet."""
+        self.program, self.sets, self.step = program, sets, make_predict_step(program)
+        self._last: dict[str, list[Prediction]] = {}
+        self._kept: tuple[int | None, Mapping[str, list[Prediction]]] = None, {}
+
+    def evaluate(self, params: Tree) -> dict[str, float]:
+        """Losses and scores; `score` stands for all tasks."""
+        values: dict[str, float] = {}
+        stands = []
+        several = len(self.sets.tasks) > 1
+        for task in self.sets.tasks:
+            predictions, metrics = self._predict(task, "heldout", params)
+            scores = task.score(predictions, self.sets.splits[task.name]["heldout"])
+            loss = metrics_lib.means(metrics)[f"{task.name}_loss"]
+            prefix = f"{task.name}_" if several else ""
+            values.update({f"{prefix}{name}": value for name, value in {"loss": loss, **scores}.items()})
+            stands.append(task.stands(scores))
+            self._last[task.name] = predictions
+        return {"score": float(np.mean(stands)), **values}
+
+    def keep(self, step: int) -> None:
+        """Remembers the predictions of the last evaluation, which was after that step, in place of others."""
+        self._kept = step, dict(self._last)
+
+    def conclude(self, params: Tree, workdir: str, step: int | None = None) -> None:
+        """Writes the predictions for the held-out records, and for those of the split `test`, a line each.
+
+        `params` are those after `step`, whose predictions need not be made again if they are remembered.
+        """
+        known = self._kept[1] if step is not None and self._kept[0] == step else {}
+        for task in self.sets.tasks:
+            for which in self.sets.splits[task.name]:
+                if which == "train":
+                    continue
+                if which == "heldout" and task.name in known:
+                    predictions = known[task.name]
+                else:
+                    predictions, _ = self._predict(task, which, params)
+                parts = [
+                    "predictions",
+                    *([task.name] if len(self.sets.tasks) > 1 else []),
+                    *(["test"] if which == "test" else []),
+                ]
+                if jax.process_index() == 0:
+                    write_predictions(pathlib.Path(workdir) / f"{'_'.join(parts)}.jsonl", predictions)
+
+    def _predict(self, task: LabelledTask, which: str, params: Tree) -> tuple[list[Prediction], Metrics]:
+        buckets, split = self.sets.buckets(task.name, which), self.sets.splits[task.name][which]
+        return predict(self.program, self.step, params, task, buckets, split)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -296,23 +339,6 @@ def _task_of(workdir: str, config: Config, name: str | None) -> LabelledTask:
         what = "several tasks" if name is None else f"no task {name!r}"
         raise ValueError(f"{workdir} has {what}: {settings.suggest(name or '', list(known))}")
     return known[name]
-
-
-def conclude(program: Program, params: Tree, sets: Sets, workdir: str) -> None:
-    """Writes the predictions for the held-out records, and for those of the split `test`, a line each."""
-    step = make_predict_step(program)
-    for task in sets.tasks:
-        for which, split in sets.splits[task.name].items():
-            if which == "train":
-                continue
-            predictions, _ = predict(program, step, params, task, sets.buckets(task.name, which), split)
-            parts = [
-                "predictions",
-                *([task.name] if len(sets.tasks) > 1 else []),
-                *(["test"] if which == "test" else []),
-            ]
-            if jax.process_index() == 0:
-                write_predictions(pathlib.Path(workdir) / f"{'_'.join(parts)}.jsonl", predictions)
 
 
 def write_predictions(path: pathlib.Path, predictions: Sequence[Prediction]) -> None:

@@ -5,7 +5,6 @@ several shapes. All are opened before the first begins, so that what cannot be r
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping
 
 from bertjax import metrics as metrics_lib
@@ -14,7 +13,7 @@ from bertjax.config import Config, open_rows, stages
 from bertjax.data.labelled.buckets import LabelledLoader
 from bertjax.data.loader import Batches, Loader
 from bertjax.data.prefetch import Prefetch, prefetch
-from bertjax.finetune import Sets, evaluate_sets, make_predict_step, open_sets
+from bertjax.finetune import Exam, Sets, open_sets
 from bertjax.program import Program, build
 from bertjax.step import make_eval_step
 from bertjax.types import Batch, Metrics, Tree
@@ -30,6 +29,7 @@ class Part:
     loader: Loader | LabelledLoader  # its batches are counted from the first step of the part
     evaluate: Callable[[Tree], dict[str, float]]
     before: Mapping[str, float]  # tokens that earlier parts took from each source of a mixture
+    exam: Exam | None = None  # over labelled records, whose predictions are written at the end
 
     def seen(self, step: int) -> dict[str, float]:
         """Tokens that the run has taken from each source of a mixture up to a step of this part."""
@@ -80,10 +80,8 @@ def open_labelled(sets: Sets) -> Part:
     """A run over labelled records."""
     config = sets.config
     program = build(config, sets.tokenizer.vocabulary, lengths=sets.lengths)
-    step = make_predict_step(program)
-    loader = sets.loader("train")
-    evaluate = functools.partial(evaluate_sets, program, step, sets)
-    return Part(0, config.train.steps, program, loader, evaluate, {})
+    exam = Exam(program, sets)
+    return Part(0, config.train.steps, program, sets.loader("train"), exam.evaluate, {}, exam)
 
 
 def evaluate(

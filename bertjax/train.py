@@ -25,7 +25,6 @@ from bertjax.attention import explain
 from bertjax.checkpoint import Checkpoints
 from bertjax.config import Config, check, claim
 from bertjax.exit_codes import REQUEUE as REQUEUE
-from bertjax.finetune import conclude
 from bertjax.history import History
 from bertjax.journal import Journal, is_finished
 from bertjax.parts import Part, batches, open_run
@@ -87,12 +86,13 @@ def train(config: Config, workdir: str, finish: Finish = lambda values: values) 
         watchdog.enter("finishing")
         checkpoints.wait()
         step, values = history.chosen
-        if sets is not None:
+        exam = left[-1].exam
+        if exam is not None:
             with left[-1].program.active():
                 params = state.params
                 if step != int(state.step):
                     params = checkpoints.restore_params(step, left[-1].program.state.params)
-                conclude(left[-1].program, params, sets, workdir)
+                exam.conclude(params, workdir, step)
         journal.finish(finish(values), step=step)
     return True
 
@@ -117,6 +117,8 @@ def run(
         with watchdog.pause("evaluating"):
             values = part.results(done, part.evaluate(state.params))
         history.add(done, values)
+        if part.exam is not None and history.chosen[0] == done:
+            part.exam.keep(done)
         journal.log(done, values)
 
     pending: list[Metrics] = []

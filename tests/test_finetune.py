@@ -12,7 +12,7 @@ from cases import slow_but
 from finetuning import MODEL, tiny
 from runs import assert_equal, assert_near, kill, records, terminate
 
-from bertjax import bundle, evaluate, train
+from bertjax import bundle, evaluate, finetune, train
 from bertjax import step as step_lib
 from bertjax.checkpoint import Checkpoints
 from bertjax.config import (
@@ -179,9 +179,16 @@ def test_microbatches_keep_the_rows_of_an_example_together() -> None:
 
 
 def test_the_best_checkpoint_is_kept_and_used(
-    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A rate that destroys what was learned: the best evaluation is not the last."""
+    """A rate that destroys what was learned: the best evaluation is not the last, and its predictions are kept, too."""
+    predict, made = finetune.predict, []
+
+    def counted(*given: Any) -> Any:
+        made.append(given)
+        return predict(*given)
+
+    monkeypatch.setattr(finetune, "predict", counted)
     settings = (
         "optim.learning_rate=0.3",
         "optim.schedule=constant",
@@ -190,6 +197,7 @@ def test_the_best_checkpoint_is_kept_and_used(
     )
     train.train(tiny(*settings, epochs=5, eval_every=25), str(tmp_path))
     losses = {line["step"]: line["heldout_loss"] for line in heldout(tmp_path)}
+    assert len(made) == len(losses) == 5  # none twice
     best = min(losses, key=lambda step: (losses[step], step))
     found = result(tmp_path)
     assert found["step"] == best and found["metrics"]["heldout_loss"] == losses[best]

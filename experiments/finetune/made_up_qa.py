@@ -30,28 +30,26 @@ from bertjax.data.labelled.split import Split
 from bertjax.scores import squad
 from bertjax.tasks.answer import Answer
 from experiments.finetune import packages
-from experiments.finetune.recipe import recipe
+from experiments.finetune.recipe import judged, recipe
 
-LEARNED, HELD_OUT = 900, 300
-PEOPLE, FACTS = 3, 4
+LEARNED, HELD_OUT = 4000, 300
+PEOPLE, FACTS = 3, 3
 UNANSWERABLE = 0.2
+MARGIN = 0.30  # by which F1 is to be above that of the best baseline
 
-FIRST = (
-    *("Ada", "Boris", "Clara", "Dmitri", "Elena", "Felix", "Greta", "Hugo", "Ines", "Jonas", "Karla", "Leon"),
-    *(
-        "Mira",
-        "Nils",
-        "Olga",
-        "Pavel",
-        "Rosa",
-        "Stefan",
-        "Tilda",
-        "Victor",
-        "Wanda",
-        "Yusuf",
-        "Zelda",
-        "Oscar",
-    ),
+FIRST = tuple(
+    re.findall(
+        r"\w+",
+        """
+    Ada Adam Agnes Albert Alice Amir Anna Arthur Bella Boris Bruno Carl Carmen Cecil Chloe
+    Clara Colin Cyril Daisy Daniel Diana Dmitri Edgar Edith Elena Emil Emma Erik Esther Eva
+    Felix Fiona Frank Frida George Gloria Greta Hannah Harold Hassan Helen Henry Hugo Ida Igor
+    Ines Irene Ivan Jacob Janet Jonas Jorge Judith Julia Karla Kevin Laura Leila Leon Linda
+    Louis Lucy Lydia Marco Maria Martin Max Mira Nadia Nancy Nils Nina Oliver Olga Omar Oscar
+    Paula Pavel Peter Philip Quentin Rachel Ralph Robert Rosa Ruth Samir Sara Simon Sonia
+    Stefan Theo Thomas Tilda Tina Ursula Vera Victor Walter Wanda Xenia Yusuf Yvonne Zelda
+    """,
+    )
 )
 ONSETS = ("Bar", "Cor", "Del", "Fen", "Gal", "Hol", "Kar", "Lom", "Mor", "Nor", "Pel", "Zor")
 RIMES = ("ton", "vale", "mere", "wick", "stad", "grove", "burg", "field")
@@ -103,11 +101,11 @@ KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 
 def config() -> Config:
-    """Four epochs at a rate for a small encoder; windows share 24 tokens."""
+    """Every question is asked once, since more cost nothing; windows share 24 tokens."""
     task = Answer(
         records=Records(path="made_up_qa"), stride=24, question_tokens=24, answer_tokens=8, unanswerable=True
     )
-    return recipe(task, length=96, epochs=4, rate=3e-4)
+    return recipe(task, length=96, epochs=1, batch_size=16, rate=3e-4, shapes=2)
 
 
 def values(which: str) -> dict[str, tuple[str, ...]]:
@@ -175,7 +173,10 @@ def prepare(config: Config, workdir: str) -> Config:
     (task,) = config.tasks
     assert isinstance(task, Answer)
     task = dataclasses.replace(task, records=dataclasses.replace(task.records, path=str(folder)))
-    return packages.with_minilm(dataclasses.replace(config, tasks=(task,)), workdir)
+    config = packages.with_minilm(dataclasses.replace(config, tasks=(task,)), workdir)
+    # No question comes twice, so there is nothing to learn by heart.
+    model = dataclasses.replace(config.model, dropout=0.0, attention_dropout=0.0)
+    return dataclasses.replace(config, model=model)
 
 
 def finish(config: Config, workdir: str, metrics: dict[str, float]) -> dict[str, float]:
@@ -196,7 +197,7 @@ def finish(config: Config, workdir: str, metrics: dict[str, float]) -> dict[str,
         print(f"{name:44}{scores['exact']:10.1%} {scores['f1']:10.1%}")
     del scored["this model"]
     best = max(scored.values(), key=lambda scores: scores["f1"])
-    return {**metrics, "baseline_exact": best["exact"], "baseline_f1": best["f1"]}
+    return {**metrics, **judged("f1", metrics["heldout_f1"], best["f1"], MARGIN)}
 
 
 def told(split: Split) -> list[str]:

@@ -2,11 +2,14 @@
 
     python -m experiments.finetune.peer --run=news --workdir=runs/peer [--set=model.dtype=bfloat16] [--seeds=3]
 
-Both sides learn the same records from the same weights with the same recipe: Adam with the same rate, warm-up, decay
-and clipping, dropout as the weights have it, batches of the same size, an evaluation after every epoch, of which the
-best counts. PyTorch pads each batch to its longest row, which is the least that it can do in a random order. Each run
-is a command of its own, and its time is that of the whole command, from the start of the interpreter to its end:
-imports, tokenising, compiling and evaluating are in it. They take turns, so that none has the machine to itself.
+Both sides learn the same records from the same weights, cut to the same number of tokens, with Adam, warm-up, linear
+decay, clipping, and dropout as the weights have it, and each is evaluated once, at its end. They differ in the recipe.
+PyTorch has the usual one for these sets, `RECIPE` below, at which 97.3 % of news and 77.5 % of tweets were right; this
+project has that of the experiment, which goes over the records once, at a higher rate and, of news, in smaller batches.
+What counts is how often they are right, and how long that took. PyTorch pads each batch to its longest row, which is
+the least that it can do in a random order; here batches are of rows of like length. Each run is a command of its own,
+and its time is that of the whole command, from the start of the interpreter to its end: imports, tokenising, compiling
+and evaluating are in it. They take turns, so that none has the machine to itself.
 
 What was measured is kept below the workdir and not measured again. Needs torch and transformers.
 """
@@ -38,6 +41,22 @@ HEAD = (
     "training (s)",
     "evaluating (s)",
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How PyTorch learns."""
+
+    epochs: int
+    batch_size: int
+    length: int  # tokens of a row at most
+    rate: float
+    warmup: float = 0.1  # share of the steps
+    decay: float = 0.01  # of weights
+    clip: float = 1.0  # norm of the gradient
+
+
+RECIPE = Recipe(epochs=2, batch_size=32, length=128, rate=1e-4)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,7 +201,7 @@ def verdict(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def train_peer(options: Peer, seed: int) -> dict[str, float]:
-    """One run of PyTorch with the recipe of the experiment: the best accuracy, and seconds."""
+    """One run of PyTorch: its accuracy, and seconds."""
     try:
         import torch
         import transformers
@@ -195,15 +214,15 @@ def train_peer(options: Peer, seed: int) -> dict[str, float]:
     module = import_module(f"experiments.finetune.{options.run}")
     config: Config = settings.override(module.config(), (), CHOICES)
     task = module.with_records(config, options.workdir)
-    assert isinstance(task, Classify)
+    assert isinstance(task, Classify) and config.data.length == RECIPE.length
     splits = {name: task.read(name) for name in ("train", "heldout")}
     task = task.resolve(splits["train"])
-    folder, train = packages.minilm(), config.train
+    folder = packages.minilm()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     rows, labels = {}, {}
     for name, split in splits.items():
         texts = split.texts(task.text, "text")
-        rows[name] = tokenizer(texts, truncation=True, max_length=config.data.length)["input_ids"]
+        rows[name] = tokenizer(texts, truncation=True, max_length=RECIPE.length)["input_ids"]
         labels[name] = torch.as_tensor(task.numbers(split)[0]).long()
 
     torch.manual_seed(seed)
@@ -213,15 +232,11 @@ def train_peer(options: Peer, seed: int) -> dict[str, float]:
     bare = [p for n, p in model.named_parameters() if n.endswith("bias") or "LayerNorm" in n]
     names = {id(p) for p in bare}
     rest = [p for p in model.parameters() if id(p) not in names]
-    optim, size = config.optim, train.batch_size
-    groups = [{"params": rest, "weight_decay": optim.weight_decay}, {"params": bare, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=optim.learning_rate, eps=1e-6)
-    assert train.epochs is not None and optim.warmup_share is not None and optim.clip_norm is not None
-    epoch = -(-len(rows["train"]) // size)
-    steps = round(train.epochs * epoch)
-    schedule = transformers.get_linear_schedule_with_warmup(
-        optimizer, round(optim.warmup_share * steps), steps
-    )
+    size = RECIPE.batch_size
+    groups = [{"params": rest, "weight_decay": RECIPE.decay}, {"params": bare, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=RECIPE.rate, eps=1e-6)
+    steps = RECIPE.epochs * -(-len(rows["train"]) // size)
+    schedule = transformers.get_linear_schedule_with_warmup(optimizer, round(RECIPE.warmup * steps), steps)
 
     def forward(name: str, chosen: list[int], **targets: Any) -> Any:
         batch = tokenizer.pad({"input_ids": [rows[name][one] for one in chosen]}, return_tensors="pt")
@@ -240,23 +255,27 @@ def train_peer(options: Peer, seed: int) -> dict[str, float]:
                 right += int((best == labels["heldout"][chosen]).sum())
         return right / len(order)
 
-    training, evaluating, best = 0.0, 0.0, 0.0
-    for _ in range(round(train.epochs)):
-        began, order = time.perf_counter(), torch.randperm(len(rows["train"])).tolist()
-        model.train()
+    began = time.perf_counter()
+    model.train()
+    for _ in range(RECIPE.epochs):
+        order = torch.randperm(len(rows["train"])).tolist()
         for start in range(0, len(order), size):
             chosen = order[start : start + size]
             loss = forward("train", chosen, labels=labels["train"][chosen]).loss
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), optim.clip_norm)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), RECIPE.clip)
             optimizer.step()
             schedule.step()
             optimizer.zero_grad()
-        training += time.perf_counter() - began
-        began = time.perf_counter()
-        best = max(best, accuracy())
-        evaluating += time.perf_counter() - began
-    return {"accuracy": best, "compiling": 0.0, "training": training, "evaluating": evaluating}
+    learned = time.perf_counter()
+    found = accuracy()
+    evaluated = time.perf_counter()
+    return {
+        "accuracy": found,
+        "compiling": 0.0,
+        "training": learned - began,
+        "evaluating": evaluated - learned,
+    }
 
 
 if __name__ == "__main__":

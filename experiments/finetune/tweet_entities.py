@@ -18,14 +18,15 @@ from bertjax.config import Config
 from bertjax.data.labelled.records import Records
 from bertjax.tasks.tag import OUTSIDE, Tag
 from experiments.finetune import packages
-from experiments.finetune.recipe import recipe
+from experiments.finetune.recipe import judged, recipe
+
+MARGIN = 0.10  # by which F1 is to be above that of the baseline
 
 
 def config() -> Config:
-    """Ten epochs: entities are few."""
-    return recipe(
-        Tag(records=Records(path="tweets.conll", share=0.2)), epochs=10, rate=2e-4, best="heldout_f1"
-    )
+    """Six epochs in small batches: entities are few."""
+    task = Tag(records=Records(path="tweets.conll", share=0.2))
+    return recipe(task, epochs=6, batch_size=16, rate=3e-4, best="heldout_f1", shapes=2)
 
 
 def with_records(config: Config, workdir: str) -> Tag:
@@ -52,7 +53,7 @@ def finish(config: Config, workdir: str, metrics: dict[str, float]) -> dict[str,
     print("\nOn held-out tweets      this model   most frequent tag of each word")
     for name in ("f1", "precision", "recall", "accuracy"):
         print(f"{name:22}{metrics[f'heldout_{name}']:10.1%}  {base[name]:10.1%}")
-    return {**metrics, **{f"baseline_{name}": value for name, value in base.items()}}
+    return {**metrics, **judged("f1", metrics["heldout_f1"], base["f1"], MARGIN)}
 
 
 def baseline(task: Tag) -> dict[str, float]:

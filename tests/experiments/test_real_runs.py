@@ -23,9 +23,11 @@ from experiments.finetune import (
     packages,
     peer,
     similarity,
+    translation,
     tweet_entities,
     tweets,
 )
+from experiments.finetune.recipe import judged
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
@@ -107,6 +109,19 @@ def test_no_review_is_held_out_and_learned(tmp_path: pathlib.Path) -> None:
 
 
 @pytest.mark.parity
+@pytest.mark.skipif(
+    not list(pathlib.Path("/usr/share/debian-reference").glob("ch01.zh-tw.html")),
+    reason="needs Debian's packages debian-reference-en, -zh-cn and -zh-tw",
+)
+def test_no_translation_is_held_out_and_learned() -> None:
+    held, learned = translation.pairs()
+    assert len(held) == 300 and len(learned) > 5000
+    assert max(len(text) for pair in [*held, *learned] for text in pair.values()) <= translation.LONGEST
+    for side in ("text", "target"):
+        assert not {pair[side] for pair in held} & {pair[side] for pair in learned}
+
+
+@pytest.mark.parity
 @needs("bible")
 def test_chapters_are_their_verses() -> None:
     chapters = packages.chapters()
@@ -154,6 +169,36 @@ def test_a_half_is_found_where_its_score_is_highest() -> None:
     found = similarity.grade(np.array([[0.9, 0.1, 0.1], [0.9, 0.5, 0.1], [0.1, 0.2, 0.9]], np.float32))
     assert found["recall@1"] == pytest.approx(2 / 3)
     assert found["mrr@10"] == pytest.approx((1 + 1 / 2 + 1) / 3)
+
+
+def test_clauses_are_put_together_while_they_are_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(translation, "LONGEST", 8)
+    assert translation.clauses("abc，def，ghi。", "ABC，DEF，GHI。") == {
+        "abc，def，": "ABC，DEF，",
+        "ghi。": "GHI。",
+    }
+    assert translation.clauses("abc，def。", "ABC，DEF，GHI。") == {}  # who knows which is which
+    assert translation.clauses("abcdefghi，abc。", "ABC，ABC。") == {"abc。": "ABC。"}
+
+
+def test_a_clause_of_what_is_held_out_is_not_learned() -> None:
+    held = "abcd", "wxyz"
+    assert translation.overlaps(("bc", "xyZ"), held) and translation.overlaps(("e", "_wxyz_"), held)
+    assert not translation.overlaps(("abce", "wxyx"), held)
+
+
+def test_a_table_of_characters_holds_what_stands_most_often_in_a_place() -> None:
+    table = translation.counterparts([("aab", "xyz"), ("a", "y"), ("b", "zz"), ("c", "c")])
+    assert table == {"a": "y", "b": "z", "c": "c"}
+    assert translation.converted(["cab-", "d"], table) == ["cyz-", "d"]
+
+
+def test_a_margin_is_reached_or_not(capsys: pytest.CaptureFixture[str]) -> None:
+    found = judged("f1", 0.5, 0.25, 0.25)
+    assert found == {"baseline_f1": 0.25, "above_baseline": 0.25, "margin": 0.25}
+    assert capsys.readouterr().out.endswith("+25.0 points, and +25.0 are wanted: reached\n")
+    judged("f1", 0.4, 0.25, 0.25)
+    assert capsys.readouterr().out.endswith("+15.0 points, and +25.0 are wanted: NOT reached\n")
 
 
 # ---------------------------------------------------------------------------------------------- made-up questions

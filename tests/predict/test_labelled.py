@@ -17,7 +17,7 @@ from bertjax.bundle import Bundle
 from bertjax.checkpoint import Checkpoints
 from bertjax.config import CHOICES, Config, DataConfig, TrainConfig, claim
 from bertjax.data.labelled import made_up
-from bertjax.finetune import conclude, open_sets
+from bertjax.finetune import Exam, open_sets
 from bertjax.layers.config import EncoderConfig
 from bertjax.predict import (
     Classify,
@@ -94,7 +94,7 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     checkpoints.save(TrainState(step=np.int32(0), params=params, opt_state={}))
     checkpoints.close()
     with program.active():
-        conclude(program, params, sets, str(folder))
+        Exam(program, sets).conclude(params, str(folder))
     return folder
 
 

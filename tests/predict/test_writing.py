@@ -14,7 +14,7 @@ from bertjax.bundle import Bundle
 from bertjax.checkpoint import Checkpoints
 from bertjax.config import Config, DataConfig, TrainConfig, claim
 from bertjax.data.labelled import made_up
-from bertjax.finetune import conclude, open_sets
+from bertjax.finetune import Exam, open_sets
 from bertjax.layers.config import EncoderConfig
 from bertjax.models.decoder import DecoderOptions
 from bertjax.models.decoding import Beam
@@ -73,7 +73,7 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("writing")
     program, params, sets = as_left_by_a_run(folder, TASK, MODEL)
     with program.active():
-        conclude(program, jax.device_put(params), sets, str(folder))
+        Exam(program, sets).conclude(jax.device_put(params), str(folder))
     return folder
 
 
