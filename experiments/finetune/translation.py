@@ -14,6 +14,8 @@ stands in its place in pairs of equal length. The model knows nothing of places.
 Paper: Vaswani et al., 1706.03762; Rothe et al., 1907.12461.
 Command: python -m experiments.finetune.translation --workdir=runs/translation
 Cost: needs Debian's packages debian-reference-en, debian-reference-zh-cn and debian-reference-zh-tw (apt-get install).
+Expected: BLEU at least 30 points above the 35.6 of the text as it is; that of the table is 79.5. The model was not run
+here to its end.
 """
 
 import collections

@@ -82,12 +82,17 @@ def _race(record: Record) -> Iterator[Record]:
         }
 
 
+def _is_wsc(record: Record) -> bool:
+    """A target that is a text, or missing, is that of a translation."""
+    return _with("text", "target")(record) and not isinstance(record["target"], str | None)
+
+
 def _with(*keys: str) -> Callable[[Record], bool]:
     return lambda record: all(key in record for key in keys)
 
 
 LAYOUTS: dict[str, tuple[Callable[[Record], bool], Callable[[Record], Iterator[Record]]]] = {
-    "WSC": (_with("text", "target"), _wsc),
+    "WSC": (_is_wsc, _wsc),
     "ReCoRD": (_with("passage", "qas"), _record),
     "RACE": (_with("article", "questions", "options"), _race),
     "MultiRC": (

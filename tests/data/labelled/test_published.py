@@ -145,3 +145,10 @@ def test_what_is_no_such_set_is_told_in_one_line(
     with pytest.raises(ValueError, match=message) as error:
         read_split(Records(str(tmp_path), view=view), "train")
     assert "\n" not in str(error.value)
+
+
+def test_a_text_and_its_translation_are_not_wsc(tmp_path: Path) -> None:
+    pairs = [{"text": "a b", "target": "c"}, {"text": "d", "target": None}]
+    write_objects(tmp_path / "train.jsonl", pairs)
+    split = read_split(Records(str(tmp_path)), "train")
+    assert [split.record(index) for index in range(len(split))] == pairs
