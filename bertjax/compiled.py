@@ -24,13 +24,14 @@ from collections.abc import Iterator
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
+FOLDER, THRESHOLD = "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs"
 LEAST = 0.1  # seconds; what compiles faster is not worth a file
 
 
 @contextlib.contextmanager
 def kept(folder: pathlib.Path | None) -> Iterator[None]:
     """What is compiled inside is kept in the folder, and found there again; None keeps nothing."""
-    if folder is None or jax.config.jax_compilation_cache_dir is not None:
+    if folder is None or getattr(jax.config, FOLDER) is not None:
         yield
         return
     where = folder / machine()
@@ -43,10 +44,7 @@ def kept(folder: pathlib.Path | None) -> Iterator[None]:
                 f"or to none"
             ) from None
         sweep(where)
-    settings = {
-        "jax_compilation_cache_dir": str(where),
-        "jax_persistent_cache_min_compile_time_secs": LEAST,
-    }
+    settings = {FOLDER: str(where), THRESHOLD: LEAST}
     before = {name: getattr(jax.config, name) for name in settings}
     _set(settings)
     try:

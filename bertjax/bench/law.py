@@ -31,7 +31,7 @@ class Laws:
     only: tuple[str, ...] = ()
     """Names of laws; none means all."""
     model: EncoderConfig = EncoderConfig(
-        layers=2, width=256, heads=4, vocab=4096, dropout=0.0, attention_dropout=0.0
+        layers=2, width=128, heads=2, vocab=4096, dropout=0.0, attention_dropout=0.0
     )
     """The encoder; each law sets what it is about (attention, vocabulary, depth) and leaves the rest."""
     tokens: int = 8192

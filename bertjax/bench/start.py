@@ -120,7 +120,9 @@ def steps(options: Start) -> list[Seen]:
 
 def begin(command: Sequence[str]) -> Begun:
     """Starts a run, stops it after its first step, and says when it came to what."""
-    began, times, said = time.perf_counter(), [], []
+    times: list[float] = []
+    said: list[str] = []
+    began = time.perf_counter()
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=dict(os.environ)
     )
