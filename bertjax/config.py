@@ -43,7 +43,7 @@ from bertjax.tasks.nsp import Nsp
 from bertjax.tune import TuneConfig, check_tune
 from bertjax.watchdog import WatchdogConfig
 
-IN_WORKDIR = "workdir"  # of data.cache
+IN_WORKDIR = "workdir"  # of data.cache and train.compiled
 
 CHOICES: settings.Choices = {
     EncoderConfig: PRESETS,
@@ -137,6 +137,8 @@ class TrainConfig:
     """Steps between checkpoints; one more is written at the end and on SIGTERM."""
     keep: int = 2
     """Checkpoints kept."""
+    compiled: str | None = IN_WORKDIR
+    """Folder that keeps compiled programs between starts; `workdir` is one in the run's; none keeps none."""
     watchdog: WatchdogConfig | None = WatchdogConfig()
     """When a run that stands still is given up and started again; none never."""
 
@@ -308,7 +310,7 @@ def fingerprint(config: Config, corpus: str) -> dict[str, Any]:
         "data": ("corpus", "cache", "threads", "ahead"),
         "train": (
             *("microbatches", "log_every", "eval_batches", "checkpoint_every", "keep"),
-            "watchdog",
+            *("compiled", "watchdog"),
         ),
     }.items():
         for name in names:

@@ -282,6 +282,7 @@ def inventory(workdir: str) -> str:
         "corpus": "the tokenised text",
         "loss.png": "the losses drawn",
         "plan.json": "what the run needs",
+        "compiled": "programs, for another start",
         "profile": "the recorded trace",
     }
     there = [(pathlib.Path(workdir) / name, what) for name, what in kinds.items()]

@@ -11,6 +11,7 @@ each part has a program of its own over the same state.
 
 import contextlib
 import math
+import pathlib
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +24,8 @@ from bertjax import metrics as metrics_lib
 from bertjax.adversarial import passes
 from bertjax.attention import explain
 from bertjax.checkpoint import Checkpoints
-from bertjax.config import Config, check, claim
+from bertjax.compiled import kept
+from bertjax.config import IN_WORKDIR, Config, check, claim
 from bertjax.exit_codes import REQUEUE as REQUEUE
 from bertjax.history import History
 from bertjax.journal import Journal, is_finished
@@ -65,6 +67,7 @@ def train(config: Config, workdir: str, finish: Finish = lambda values: values) 
         return False
     left = [part for part in parts if part.last > first or part.last == last]
     with (
+        kept(compiled_folder(config, workdir)),
         Journal(workdir, last, resume=first) as journal,
         contextlib.closing(checkpoints),  # whatever ends the run, what is being written is written to its end
         _stop_signal() as stop,
@@ -160,6 +163,14 @@ def run(
         # It was stopped between its last step and its result.
         assess(int(state.step))
     return state
+
+
+def compiled_folder(config: Config, workdir: str) -> pathlib.Path | None:
+    """Where the run keeps what it compiles; None for nowhere."""
+    named = config.train.compiled
+    if named is None:
+        return None
+    return pathlib.Path(workdir, "compiled") if named == IN_WORKDIR else pathlib.Path(named)
 
 
 def compile_steps(program: Program, state: TrainState, journal: Journal) -> dict[Any, Any]:

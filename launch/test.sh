@@ -37,6 +37,8 @@ print(next(m[1] for r in importlib.metadata.requires("jax") if (m := re.match(r"
         printf '%s\n' "$wanted" >.venv/libtpu/wanted
     fi
     export PYTHONPATH=$PWD/.venv/libtpu${PYTHONPATH:+:$PYTHONPATH}
-    [[ ${#arguments[@]} != 0 ]] || arguments=(tests/plan/test_tpu.py tests/attention/test_kernels.py)
+    [[ ${#arguments[@]} != 0 ]] || arguments=(
+        tests/plan/test_tpu.py tests/plan/test_golden.py::test_what_a_recipe_sends_on_tpus tests/attention/test_kernels.py
+    )
 fi
 exec "$python" -m pytest -n auto --maxprocesses=4 --dist=loadgroup ${arguments[@]+"${arguments[@]}"}

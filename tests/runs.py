@@ -122,6 +122,25 @@ def terminate() -> None:
     signal.raise_signal(signal.SIGTERM)
 
 
+def parameter_shapes(program: Program, *, layers: int) -> set[tuple[int, ...]]:
+    """Shapes that a parameter or a part of it may have, of one layer or of all, sorted and without ones."""
+    found = set()
+    sizes = [size for size in program.mesh.shape.values() if size > 1]
+    for leaf in jax.tree.leaves(program.state.params):
+        shape = leaf.shape
+        for axes in {shape, shape[1:]} if shape[0] == layers else {shape}:
+            cut = {axes}
+            for size in sizes:
+                cut |= {
+                    (*one[:i], one[i] // size, *one[i + 1 :])
+                    for one in cut
+                    for i in range(len(one))
+                    if one[i] % size == 0
+                }
+            found |= {tuple(sorted(n for n in one if n > 1)) for one in cut}
+    return found
+
+
 def final_state(workdir: pathlib.Path, *settings: str) -> TrainState:
     """The newest checkpoint of a run with these settings, on the host."""
     program, _ = start(tiny(*settings))

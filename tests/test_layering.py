@@ -19,7 +19,18 @@ MODEL = GROUND | {"layers", "attention", "models"}
 DATA = GROUND | {"data", "metrics", "scores", "journal"}
 HOSTS = {"exit_codes", "cluster", "watchdog"}
 RUN = MODEL | DATA | HOSTS | {"tasks", "adversarial", "optim", "tune", "checkpoint", "config", "preflight"}
-WHOLE = RUN | {"inherit", "program", "finetune", "history", "step", "parts", "train", "convert", "bundle"}
+WHOLE = RUN | {
+    "compiled",
+    "inherit",
+    "program",
+    "finetune",
+    "history",
+    "step",
+    "parts",
+    "train",
+    "convert",
+    "bundle",
+}
 TOP = {"evaluate", "predict", "plan", "profile", "report", "bench"}
 
 MAY_IMPORT: dict[str, set[str]] = {
@@ -38,6 +49,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "optim": GROUND,
     "tune": GROUND | {"layers"},
     "checkpoint": MODEL,
+    "compiled": set(),
     "exit_codes": set(),
     "cluster": {"exit_codes"},
     "watchdog": {"exit_codes", "cluster"},
@@ -49,7 +61,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "history": {"config", "settings"},
     "step": RUN | {"program"},
     "parts": RUN | {"program", "finetune", "history", "step"},
-    "train": RUN | {"program", "finetune", "history", "step", "parts"},
+    "train": RUN | {"compiled", "program", "finetune", "history", "step", "parts"},
     "convert": RUN | {"inherit"},
     "bundle": RUN | {"inherit", "history", "convert"},
     **{unit: WHOLE | TOP for unit in TOP},

@@ -108,21 +108,28 @@ def real_rows(row: Row) -> Batch:
 
 def natural_rows(row: Row) -> Batch:
     """Documents of natural lengths, packed best-fit."""
-    random, vocabulary = np.random.default_rng(0), row.vocabulary
+    random = np.random.default_rng(0)
     lengths = np.exp(random.normal(np.log(0.4 * row.length), 0.8, row.batch))
     lengths = np.clip(np.rint(lengths), min(8, row.length), row.length).astype(np.int64)
     where = best_fit_decreasing(lengths, row.length)
-    shape = (int(where.max()) + 1, row.length)
+    return packed_rows(lengths, where, row.length, row.vocabulary, random)
+
+
+def packed_rows(
+    lengths: np.ndarray, where: np.ndarray, length: int, vocabulary: Vocabulary, random: np.random.Generator
+) -> Batch:
+    """Documents of these lengths, each in the row that `where` names, one after the other."""
+    shape = (int(where.max()) + 1, length)
     tokens, positions, segments = (np.zeros(shape, np.int32) for _ in range(3))
     filled, documents = np.zeros(shape[0], np.int64), np.zeros(shape[0], np.int64)
-    for length, line in zip(lengths, where, strict=True):
-        part = slice(filled[line], filled[line] + length)
-        document = _ordinary(random, vocabulary, (int(length),))
+    for size, line in zip(lengths, where, strict=True):
+        part = slice(filled[line], filled[line] + size)
+        document = _ordinary(random, vocabulary, (int(size),))
         document[0], document[-1] = vocabulary.cls, vocabulary.sep
         documents[line] += 1
-        tokens[line, part], positions[line, part] = document, np.arange(length)
+        tokens[line, part], positions[line, part] = document, np.arange(size)
         segments[line, part] = documents[line]
-        filled[line] += length
+        filled[line] += size
     mask = segments > 0
     return Batch(
         tokens=tokens,

@@ -230,7 +230,7 @@ def tiling(
     Tile lengths are drawn independently. The first tile is drawn with a probability proportional to the words it takes
     up, and entered at a random one of them: so the tiling looks the same from every word.
     """
-    rows, length = draws.shape
+    length = draws.shape[1]
     taken_up = np.arange(2, len(shares) + 2)  # the word in between included
     stationary = shares * taken_up / (shares * taken_up).sum()
     count = min(length // 2 + 2, length - 1)  # tiles take up two words or more, the first perhaps one
@@ -238,9 +238,13 @@ def tiling(
     n = jnp.concatenate([first, n], axis=1)
     entered = jnp.floor(draws[:, 1:2] * (first + 1)).astype(jnp.int32)
     begin = jnp.cumsum(n + 1, axis=1) - (n + 1) - entered
-    row = jnp.arange(rows)[:, None]
-    mark = jnp.zeros((rows, length), jnp.int32).at[row, jnp.maximum(begin, 0)].add(1, mode="drop")
-    after = jnp.zeros((rows, length), bool).at[row, begin + n].set(True, mode="drop")
+
+    # Row by row: the places of a whole batch in one index would be gathered from all devices.
+    def place(begin: Array, end: Array) -> tuple[Array, Array]:
+        mark = jnp.zeros(length, jnp.int32).at[jnp.maximum(begin, 0)].add(1, mode="drop")
+        return mark, jnp.zeros(length, bool).at[end].set(True, mode="drop")
+
+    mark, after = jax.vmap(place)(begin, begin + n)
     return jnp.cumsum(mark, axis=1), after
 
 

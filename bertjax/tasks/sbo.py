@@ -91,6 +91,9 @@ class BoundaryHead(nn.Module):
         after = dense(c, "bsd,de->bse", square, axes, "head", name="right", bias=False)
         init, shape = kernel_init(c.init_std), (self.positions, c.width)
         rows = sharding.param(self, "positions", init, shape, ("table", "width"))
+        rows = sharding.shard(
+            rows, None, "act_width"
+        )  # whole before it is read, or the places of all rows would meet
         x = before(gather(output.hidden, left)) + after(gather(output.hidden, right))
         x = x + jnp.take(rows, place, axis=0, mode="clip").astype(x.dtype)
         x = Norm(c, name="left_norm")(act(sharding.shard(x, "batch", "predictions", "act_width")))
@@ -104,8 +107,10 @@ def boundaries(
     """For every hidden token the positions before and after its span, and its place in the span from 0."""
     target = batch.targets["mlm"]
     rows, length = batch.tokens.shape
-    row = jnp.arange(rows)[:, None]
-    hidden = jnp.zeros((rows, length), bool).at[row, target["positions"]].set(target["weights"] > 0)
+    mark = jax.vmap(
+        lambda where, real: jnp.zeros(length, bool).at[where].set(real)
+    )  # row by row: nothing is gathered
+    hidden = mark(target["positions"], target["weights"] > 0)
     index = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), (rows, length))
     left = jax.lax.cummax(jnp.where(hidden, 0, index), axis=1)
     right = jax.lax.cummin(jnp.where(hidden, length - 1, index), axis=1, reverse=True)

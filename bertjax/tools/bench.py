@@ -9,9 +9,13 @@ from bertjax import settings
 
 BENCHES = {
     "attention": "time and memory of one block around every attention, over lengths",
+    "compile": "how long a step takes to compile, over depth and over machines",
     "data": "real tokens a second that the loader makes, over threads and processes",
     "goals": "training and inference beside transformers: the rows that a CPU or a GPU is held to",
     "infer": "the encoder alone beside that of transformers",
+    "laws": "all laws of growth: those of compile and of scale, as one table",
+    "scale": "how the price of a step grows: padding, documents, windows, predictions, memory",
+    "start": "how long a run takes to its first step, at its first start and at its second",
     "train": "a training step beside that of transformers",
 }
 

@@ -13,16 +13,16 @@ from bertjax import settings
 from bertjax.plan.report import gigabytes, milliseconds
 from bertjax.plan.roofline import REACHED
 
-USAGE = """usage: python -m bertjax plans [--show=table|scaling|communication|depth] [options]
+USAGE = """usage: python -m bertjax plans [--show=table|scaling|communication] [options]
 
 Plans the encoders of experiments/pretrain for TPU pods, one after the other, with the real compiler (libtpu) and
-without a TPU: about a minute each on one core. The last two need no libtpu.
+without a TPU: about a minute each on one core. The last one needs no libtpu. `bench compile` measures how long a step
+takes to compile over depth and over machines.
 
     python -m bertjax plans                         the table of the README
     python -m bertjax plans --topologies=v5e-256    some of the table
     python -m bertjax plans --show=scaling          16 to 256 chips, as many tokens a chip, and the arithmetic
-    python -m bertjax plans --show=communication    what a device sends on 1 to 8 data shards (forced CPU devices)
-    python -m bertjax plans --show=depth            compile time of 12 and of 48 scanned layers"""
+    python -m bertjax plans --show=communication    what a device sends on 1 to 8 data shards (forced CPU devices)"""
 
 FUSED = ("model.scan=true", "model.dtype=bfloat16", "model.attention_dropout=0")
 LARGE = (*FUSED, "mesh.rules=fsdp", "mesh.fsdp=16")
@@ -41,8 +41,8 @@ EXPERIMENTS: dict[str, tuple[str, ...]] = {
 class PlansOptions:
     """Which plans."""
 
-    show: Literal["table", "scaling", "communication", "depth"] = "table"
-    """The table of plans, or how time grows with chips, communication with data shards, compile time with depth."""
+    show: Literal["table", "scaling", "communication"] = "table"
+    """The table of plans, or how time grows with chips, or communication with data shards."""
     experiments: tuple[str, ...] = tuple(EXPERIMENTS)
     """Files of experiments/pretrain."""
     topologies: tuple[str, ...] = ("v5e:16x16", "v5p:2x4x4", "v5p:4x4x4", "v6e:16x16")
@@ -65,8 +65,6 @@ def main(argv: list[str]) -> int:
             return scaling(options)
         case "communication":
             return sent()
-        case "depth":
-            return depth()
 
 
 def table(options: PlansOptions) -> int:
@@ -162,18 +160,6 @@ def sent() -> int:
         print(f"{shards:11}   {made.wire / 2**20:18.2f} MiB   {made.share:16.4f}   {made.bound:13.4f}")
         worst = max(worst, made.share - made.bound)
     return 1 if worst > 0.01 else 0
-
-
-def depth() -> int:
-    """Prints how long 12 and 48 scanned layers take to compile; 1 if the ratio is above 1.5."""
-    from bertjax.plan.growth import compile_time
-
-    config, vocabulary = _small()
-    # In turn, and the least of three: whatever else the machine does can only add to it.
-    times = [[compile_time(config, vocabulary, layers, seed=i) for layers in (12, 48)] for i in range(3)]
-    few, many = (min(column) for column in zip(*times, strict=True))
-    print(f"12 layers {few:.2f} s, 48 layers {many:.2f} s of processor time: ratio {many / few:.2f}")
-    return 1 if many > 1.5 * few else 0
 
 
 def _small() -> tuple[Any, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 import pytest
-from runs import tiny
+from runs import parameter_shapes, tiny
 
 from bertjax import sharding
 from bertjax.data.open import open_vocabulary
@@ -194,33 +194,13 @@ def compiled(*settings: str) -> tuple[Any, list[Collective]]:
     return program, collectives(module, program.mesh)
 
 
-def parameter_shapes(program: Any) -> set[tuple[int, ...]]:
-    """Shapes that a parameter or a part of it may have, one layer at a time, sorted and without ones."""
-    found = set()
-    sizes = [size for size in program.mesh.shape.values() if size > 1]
-    for leaf in jax.tree.leaves(program.state.params):
-        shape = leaf.shape
-        shapes = {shape, shape[1:]} if shape[0] == 3 else {shape}
-        for axes in shapes:
-            cut = {axes}
-            for size in sizes:
-                cut |= {
-                    (*one[:i], one[i] // size, *one[i + 1 :])
-                    for one in cut
-                    for i in range(len(one))
-                    if one[i] % size == 0
-                }
-            found |= {tuple(sorted(n for n in one if n > 1)) for one in cut}
-    return found
-
-
 @pytest.mark.parametrize("name", GOLDEN)
 def test_the_exchanges_of_a_preset(name: str) -> None:
     """Gradients alone where rows are split, parameters too where they are; never an activation but over `tensor`."""
     settings, wanted = GOLDEN[name]
     program, found = compiled(*settings)
     assert {(one.kind, one.axis) for one in found} == wanted
-    parameters = parameter_shapes(program)
+    parameters = parameter_shapes(program, layers=3)
     for one in found:
         if "tensor" in one.axis:
             continue
