@@ -230,7 +230,8 @@ def decoder_of(bundle: Bundle) -> str | None:
 
 
 def task_of(bundle: Bundle, name: str) -> TranslateTask:
-    """The task that a decoder has learned."""
-    task = next(task for task in bundle.config.tasks if task.name == name)
-    assert isinstance(task, TranslateTask)
-    return task
+    """The task that a decoder has learned, or one that stands for that of a published model."""
+    for task in bundle.config.tasks:
+        if isinstance(task, TranslateTask) and task.name == name:
+            return task
+    return TranslateTask(target_tokens=min(TranslateTask.target_tokens, bundle.config.data.length))
