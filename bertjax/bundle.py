@@ -111,6 +111,20 @@ class Bundle:
             found = self._compiled("__call__", states)(self.params, batch)
         return {name: _first(value, rows) for name, value in found.items()}
 
+    def following(
+        self, name: str, written: Array, tokens: Array, mask: Array | None = None, types: Array | None = None
+    ) -> np.ndarray:
+        """Logits [B T V] of the tokens behind each of `written` [B T], by the decoder `name` that reads rows."""
+        batch, rows = self.batch(tokens, mask, types)
+        there = len(batch.tokens)
+        row = np.pad(np.asarray(written, np.int32), [(0, there - rows), (0, 1)])
+        size = np.full(there, row.shape[1], np.int32)
+        batch = batch.with_targets(name, row=row, size=size, weight=np.ones(there, np.float32))
+        network = Network(self.config.model, {name: self.model.heads[name]})
+        run = jax.jit(lambda params, batch: network.apply({"params": params}, batch, train=False)[name])
+        with self.active():
+            return np.asarray(run(self.params, batch))[:rows]
+
     def _compiled(self, method: str, states: bool) -> Callable[..., Any]:
         known: dict[Any, Any] = self.__dict__.setdefault("_known", {})
         if (method, states) not in known:

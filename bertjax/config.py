@@ -30,6 +30,7 @@ from bertjax.layers.config import (
     Prompt,
 )
 from bertjax.layers.position import POSITIONS
+from bertjax.models.decoder import DecoderHead
 from bertjax.models.decoding import SEARCHES, SearchOptions
 from bertjax.models.features import FEATURES, Features
 from bertjax.models.presets import PRESETS
@@ -51,7 +52,7 @@ CHOICES: settings.Choices = {
     PositionOptions: {name: scheme.options for name, scheme in POSITIONS.items()},
     Format: FORMATS,
     Task: TASKS,
-    HeadOptions: HEADS,
+    HeadOptions: {**HEADS, DecoderHead.name: DecoderHead()},
     Adapter: ADAPTERS,
     Prompt: PROMPTS,
     Features: FEATURES,

@@ -100,7 +100,8 @@ def inherit(
     known = {path: value for some in decoders.values() for path, value in some.items()} | dict(
         source.parameters
     )
-    odd = [path for path in source.parameters if path.startswith(ENCODER) and path not in wanted]
+    kept = (ENCODER, *decoders_of_both(source, wanted))
+    odd = [path for path in source.parameters if path.startswith(kept) and path not in wanted]
     for path, want in wanted.items():
         old = known.get(path)
         if old is not None and axes[path][0] == "vocab":
@@ -115,7 +116,7 @@ def inherit(
             old = old[np.where(row < offset, row, offset + (row - offset) % (len(old) - offset))]
         if old is not None and old.shape == want.shape:
             taken[path] = old
-        elif path.startswith(ENCODER):
+        elif path.startswith(kept):
             added = next((name for name, pattern in FRESH.items() if pattern.search(path)), None)
             if added is None or (old is not None and added != "pooler"):
                 odd.append(path)
@@ -130,7 +131,11 @@ def inherit(
         )
         raise ValueError(
             f"model.init: {odd[0]} is {there} in {source.about} and {here} in this run: "
-            f"use the model settings of that run{_other_settings(source, config)}"
+            + (
+                f"use the model settings of that run{_other_settings(source, config)}"
+                if odd[0].startswith(ENCODER)
+                else "use the decoder of that run (tasks.translate.decoder.table, tasks.translate.decoder.layers)"
+            )
         )
     new = int((rows == NEW).sum())
     words = f"{len(rows) - new:,} of {source.tokens:,} tokens, {new:,} new ones start near their mean"
@@ -139,6 +144,15 @@ def inherit(
         all_, some = ([path for path in paths if path.startswith(own)] for paths in (wanted, taken))
         heads += f"; decoder {_head(own)}: {len(some)} of its {len(all_)} arrays are those of the encoder"
     return taken, f"from {source.about}: {len(taken)} arrays, {words}{heads}"
+
+
+def decoders_of_both(source: Source, wanted: Mapping[str, Any]) -> list[str]:
+    """Where the parameters of decoders lie that a run and its source have: they are taken over whole, or not at all."""
+    here, there = (
+        {path.split("/")[0] for path in paths if path.startswith("heads_") and "/cross/" in path}
+        for paths in (wanted, source.parameters)
+    )
+    return [f"{name}/" for name in sorted(here & there)]
 
 
 def decoder_starts(source: Source, config: Config) -> dict[str, dict[str, np.ndarray]]:

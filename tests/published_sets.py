@@ -271,7 +271,8 @@ def chinese(path: Path) -> Path:
         reviews = [f"{int(flag)}\t{words(draws, 7, first=flag)}" for flag in labels(number)]
         write(path / "chnsenticorp" / f"{split}.tsv", ["label\ttext_a", *reviews])
         pairs = [f"{words(draws, 4, first=flag)}\t{words(draws, 4)}\t{int(flag)}" for flag in labels(number)]
-        write(path / "lcqmc" / f"{split}.tsv", ["text_a\ttext_b\tlabel", *pairs])
+        names = ["text_a\ttext_b\tlabel"] if split == "train" else []  # which of two releases have
+        write(path / "lcqmc" / f"{split}.tsv", [*names, *pairs])
         known = split != "test"
         afqmc = [
             {"sentence1": words(draws, 4, first=flag), "sentence2": words(draws, 4)}

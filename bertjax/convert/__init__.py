@@ -30,6 +30,7 @@ To add a family, say of model_type `newbert`:
     -   `architectures`: each class, its heads, whether it has a pooler. `forms`: how each head that is not of
         pretraining is made (`classify_form(...)` with the settings of models/task_heads.py that all have, and the
         `Field`s of those that its config.json names). `inputs`: what its classes must be given beside tokens and mask.
+        `writes`: it has a decoder, whose rows are `heads_translate/...` (encoder_decoder.py, two BERTs in one).
 3.  Add a line to the registry, and a config.json with unusual sizes to `tests/convert/models.py`. The tests then hold
     every class of it against PyTorch (`tests/parity/test_families.py`: hidden states, logits, the way back) and
     against itself (`tests/convert/test_roundtrip.py`). What the model lacks is added to its component, with a field.

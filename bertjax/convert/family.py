@@ -11,7 +11,7 @@ Heads have one name everywhere: `mlm`, `nsp`, `sop`, `rtd` of pretraining, and `
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -43,12 +43,27 @@ USUAL_CLASSES = {
 }
 
 
+class Tensors(Protocol):
+    """The tensors of a file, by today's names."""
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is one of that name."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def read(self, name: str) -> np.ndarray:
+        """One in float32."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Form:
     """A head in their config.json: from it, and into it."""
 
     load: Callable[[Json], HeadOptions]
     dump: Callable[[Any], dict[str, Any]]
+    told: Callable[[Any, Tensors], HeadOptions] = lambda head, tensors: head
+    """The head with what its tensors tell and config.json does not."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +106,8 @@ class Family:
     """Its classes take a mask of the real tokens."""
     inputs: Callable[[EncoderConfig, np.ndarray], Mapping[str, np.ndarray]] = lambda config, mask: {}
     """What else its classes must be given, or in another form, for rows with these real tokens."""
+    writes: bool = False
+    """Its class has a decoder, which is told what it has written so far."""
     told: Callable[[Json, Iterable[str]], Mapping[str, Any]] = lambda theirs, names: {}
     """Settings that its class must be told, as a config.json does not say what its tensors' names do."""
 

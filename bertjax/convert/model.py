@@ -16,6 +16,7 @@ from bertjax.config import Config
 from bertjax.data.corpus import Vocabulary
 from bertjax.inherit import flat
 from bertjax.layers.config import EncoderConfig
+from bertjax.models.decoder import Decoder, DecoderHead
 from bertjax.models.heads import MaskedLmHead, PooledHead
 from bertjax.models.network import Network
 from bertjax.models.task_heads import Embed, HeadOptions
@@ -111,7 +112,9 @@ def heads_of(network: Network) -> dict[str, tuple[str, HeadOptions | None]]:
     found: dict[str, tuple[str, HeadOptions | None]] = {}
     for name, module in network.heads.items():
         options = getattr(module, "options", None)
-        if isinstance(options, HeadOptions):
+        if isinstance(module, Decoder):
+            found[name] = (DecoderHead.name, DecoderHead(module.options))
+        elif isinstance(options, HeadOptions):
             found[name] = (options.name, options)
         elif isinstance(module, EmbeddingHead):
             found[name] = ("embed", Embed(module.pool, normalise=True))  # type: ignore[arg-type]

@@ -21,6 +21,7 @@ from bertjax.convert.family import Family
 from bertjax.convert.source import open_source
 from bertjax.data.corpus import Vocabulary
 from bertjax.layers.config import EncoderConfig
+from bertjax.models.decoder import Decoder
 
 TOLERANCE = 1e-4
 LONGEST = 4096  # of rows that are compared; models with longer ones compute nothing else there
@@ -33,6 +34,8 @@ class Probe:
     tokens: np.ndarray
     mask: np.ndarray
     types: np.ndarray
+    written: np.ndarray
+    """What a decoder is told to have written about each row."""
 
 
 def make_probe(config: EncoderConfig, vocabulary: Vocabulary, pad: int) -> Probe:
@@ -46,7 +49,8 @@ def make_probe(config: EncoderConfig, vocabulary: Vocabulary, pad: int) -> Probe
     tokens = np.where(mask, random.choice(ordinary, (2, length)), pad).astype(np.int32)
     second = np.arange(length)[None, :] >= real[:, None] // 2
     types = (second & mask & ((config.types or 1) > 1)).astype(np.int32)
-    return Probe(tokens, mask, types)
+    written = random.choice(ordinary, (2, max(length // 2, 1))).astype(np.int32)
+    return Probe(tokens, mask, types, written)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +68,9 @@ def our_outputs(bundle: Any, probe: Probe) -> Outputs:
     states = [np.asarray(state)[probe.mask] for state in output.states]
     states[-1] = np.asarray(output.hidden)[probe.mask]  # behind the last norm, where there is one
     heads = {name: np.asarray(value) for name, value in found.items()}
+    for name, head in bundle.model.heads.items():
+        if isinstance(head, Decoder):
+            heads[name] = bundle.following(name, probe.written, probe.tokens, probe.mask, probe.types)
     return Outputs(states, {"pooled": np.asarray(output.pooled), **heads})
 
 
@@ -126,6 +133,8 @@ def their_outputs(
     if family.has_types:
         inputs["token_type_ids"] = probe.types
     inputs.update(family.inputs(config, probe.mask))
+    if family.writes:
+        inputs["decoder_input_ids"] = probe.written
     choices = "MultipleChoice" in class_name
     given = {
         name: torch.tensor(np.asarray(x)[None] if choices else np.asarray(x)).long()
@@ -135,7 +144,8 @@ def their_outputs(
         found = model.eval()(**given, output_hidden_states=True, return_dict=True)
     number = lambda tensor: tensor.detach().float().cpu().numpy()  # noqa: E731
     length = probe.tokens.shape[1]  # some classes fill rows up to what their attention needs
-    states = [number(state)[:, :length][probe.mask] for state in found.hidden_states]
+    theirs = found.encoder_hidden_states if family.writes else found.hidden_states
+    states = [number(state)[:, :length][probe.mask] for state in theirs]
     return Outputs(states, {name: number(value) for name, value in found.items() if hasattr(value, "shape")})
 
 
@@ -148,6 +158,7 @@ THEIR_NAMES = {
     "classify": ("logits",),
     "tag": ("logits",),
     "choose": ("logits",),
+    "translate": ("logits",),
 }
 
 
@@ -169,7 +180,7 @@ def pairs(
             other = next(theirs.heads[key] for key in THEIR_NAMES[kind] if key in theirs.heads)
         if kind == "choose":
             other = other.T
-        if kind == "mlm":
+        if kind in ("mlm", "translate"):
             mine, other = mine[..., :vocab], other[..., :vocab]
         if kind in ("mlm", "tag", "answer", "rtd"):
             mine, other = mine[probe.mask], other[probe.mask]

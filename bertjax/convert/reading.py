@@ -40,7 +40,7 @@ def read_model(source: Source, tokenizer: Any = None) -> Model:
     try:
         encoder = family.fields.to_config(source.config, pooler=pooler)
         check_sizes(encoder, len(found))
-        heads = options_of(source, family, architecture)
+        heads = options_of(source, family, architecture, named)
         config = whole_config(source, encoder, architecture, heads)
         matches = match(family.rows, shapes_of(config), encoder, prefix, family.name)
     except (ValueError, TypeError, ArithmeticError) as error:
@@ -59,6 +59,7 @@ def read_model(source: Source, tokenizer: Any = None) -> Model:
     check_constants(source, family, named, prefix, encoder)
     check_copies(source, named, copies)
     check_vocabulary(source, encoder, tokenizer)
+    check_marks(source, family, tokenizer)
     where = {path: one for one in matches for path in one.ours}
 
     def read(path: str) -> np.ndarray:
@@ -122,7 +123,7 @@ def has_head(family: Family, head: str, named: Named) -> bool:
     """Whether a file has the tensors of a head, but for those that copy others."""
     copied = {copy.name for copy in family.copies}
     names = [n for row in family.rows if _path(row).startswith(f"heads_{head}/") for n in _names(row)]
-    return all(name in named for name in names if name not in copied)
+    return all(name.replace("{i}", "0") in named for name in names if name not in copied)
 
 
 def pooler_names(family: Family, prefix: str) -> list[str]:
@@ -138,9 +139,12 @@ def has_pooler(family: Family, named: Named, prefix: str) -> bool:
     return any(named.read(name).any() for name in there)
 
 
-def options_of(source: Source, family: Family, architecture: Architecture) -> tuple[HeadOptions, ...]:
+def options_of(
+    source: Source, family: Family, architecture: Architecture, named: Named
+) -> tuple[HeadOptions, ...]:
     """The heads that no task of pretraining learns."""
-    heads = [family.forms[name].load(source.config) for name in architecture.heads if name not in PRETRAINING]
+    forms = [family.forms[name] for name in architecture.heads if name not in PRETRAINING]
+    heads = [form.told(form.load(source.config), named) for form in forms]
     return (*heads, source.embed) if source.embed is not None else tuple(heads)
 
 
@@ -214,6 +218,19 @@ def check_vocabulary(source: Source, encoder: EncoderConfig, tokenizer: Any) -> 
             f"the tokenizer has {size:,} tokens and the embedding {encoder.vocab:,} rows: they do not belong "
             f"together; fetch the tokenizer files of this model"
         )
+
+
+def check_marks(source: Source, family: Family, tokenizer: Any) -> None:
+    """Refuses a decoder whose texts begin or end otherwise than rows do here."""
+    if not family.writes or tokenizer is None:
+        return
+    for name, role in (("decoder_start_token_id", "cls"), ("eos_token_id", "sep")):
+        mine, theirs = getattr(tokenizer.vocabulary, role), source.config.get(name)
+        if theirs is not None and theirs != mine:
+            raise source.fail(
+                f"config.json: {name}={theirs} is not the token {role} of its tokenizer, {mine}, which begins or ends "
+                f"what is written here"
+            )
 
 
 def _path(row: Row) -> str:

@@ -12,6 +12,7 @@ Their shapes are not written down anywhere: they follow from ours by sending sha
 """
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -94,6 +95,8 @@ class Copy:
 
     name: str
     of: str
+    always: bool = False
+    """It is written where weights are tied, too: their class has it as a parameter of its own."""
 
 
 def linear(ours: str, theirs: str, kernel: Transform = TRANSPOSE, bias: Transform = SAME) -> tuple[Row, ...]:
@@ -154,11 +157,16 @@ def match(
 ) -> list[Match]:
     """The rows that a model has, with all paths and names written out; `prefix` is before their encoder's names."""
     found, left = [], dict(declared)
+    numbers = (int(number) for path in declared for number in re.findall(r"/layers_(\d+)/", path))
+    deepest = max(
+        config.layers, max(numbers, default=0) + 1
+    )  # a decoder may have more layers than the encoder
+    layers = layer_paths(dataclasses.replace(config, layers=deepest))
     for row in rows:
         ours, theirs = _tuple(row.ours), _tuple(row.theirs)
         before = prefix if ours[0].startswith("encoder/") else ""
         repeated = any("{layer}" in path for path in ours)
-        for index, layer in enumerate(layer_paths(config) if repeated else [""]):
+        for index, layer in enumerate(layers if repeated else [""]):
             paths = tuple(path.replace("{layer}", layer) for path in ours)
             here = [path in left for path in paths]
             if not any(here) or not row.when(config):

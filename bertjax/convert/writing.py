@@ -23,7 +23,8 @@ from bertjax.convert.table import Match, Shape, match
 from bertjax.models.task_heads import Embed, HeadOptions
 from bertjax.settings import suggest
 
-FREE = ("dropout", "hidden_dropout")  # settings of a head that only training knows
+FREE = ("dropout", "hidden_dropout", "start")  # settings of a head that only training knows
+TOLD = ("table",)  # and those that its tensors tell
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +81,7 @@ def plan_writing(model: Model, *, family: str | None = None, heads: Sequence[str
             return _plan(model, candidate, heads)
         except ValueError as error:
             failures.append(f"{candidate.name} ({error})")
+    failures.sort(key=lambda text: "has no class with" in text)  # one that has its heads says more
     raise ValueError(
         f"no published family can hold this model: {failures[0]}; name one with --family to hear its reason"
     )
@@ -118,7 +120,7 @@ def _plan(model: Model, family: Family, heads: Sequence[str]) -> Plan:
     }
     for kind, options in kinds.items():
         if options is not None and kind != "embed":
-            theirs.update(form_json(family, kind, options))
+            theirs = merged(theirs, form_json(family, kind, options))
     check_same(family, theirs, config)
     check_padding(model, family, theirs)
     # Heads keep the names of their kinds in the table.
@@ -139,11 +141,18 @@ def _plan(model: Model, family: Family, heads: Sequence[str]) -> Plan:
     written = dataclasses.replace(
         model, config=dataclasses.replace(model.config, model=config), shapes=shapes, read=read
     )
-    copies = {} if config.tied else copies_of(family.copies, matches)
+    written_twice = [copy for copy in family.copies if copy.always or not config.tied]
+    copies = copies_of(written_twice, matches)
     embed = kinds.get("embed")
     assert embed is None or isinstance(embed, Embed)
     constants = {prefix + name: one.make(config) for name, one in family.constants.items()}
     return Plan(family, end, theirs, matches, written, copies, constants, embed, tuple(notes))
+
+
+def merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Two pieces of a config.json, the second over the first, group by group."""
+    both = {name: merged(one[name], other[name]) for name in one if isinstance(other.get(name), Mapping)}
+    return {**one, **other, **both}
 
 
 def reads_pooler(kinds: Mapping[str, HeadOptions | None]) -> bool:
@@ -201,7 +210,7 @@ def form_json(family: Family, kind: str, options: HeadOptions) -> dict[str, Any]
     written = form.dump(options)
     ours, theirs = (settings.to_dict(one, CHOICES) for one in (options, form.load(written)))
     for difference in settings.differences(ours, theirs, f"heads.{kind}"):
-        if difference.split(":")[0].split(".")[-1] not in FREE:
+        if difference.split(":")[0].split(".")[-1] not in (*FREE, *TOLD):
             raise ValueError(f"the head of the family {family.name} is made otherwise: {difference}")
     return written
 
@@ -223,6 +232,8 @@ def special_tokens(model: Model, family: Family) -> dict[str, Any]:
     if family.special:
         tokens.update(bos_token_id=vocabulary.cls, eos_token_id=vocabulary.sep)
         tokens.update(cls_token_id=vocabulary.cls, sep_token_id=vocabulary.sep)
+    if family.writes:  # what is written begins and ends as a row does
+        tokens.update(decoder_start_token_id=vocabulary.cls, eos_token_id=vocabulary.sep)
     return tokens
 
 
@@ -309,6 +320,7 @@ def class_of(architecture: Architecture) -> str:
         ("choose",): "AutoModelForMultipleChoice",
         ("tag",): "AutoModelForTokenClassification",
         ("answer",): "AutoModelForQuestionAnswering",
+        ("translate",): "AutoModelForSeq2SeqLM",
         ("nsp",): "AutoModelForNextSentencePrediction",
     }
     return autos.get(architecture.heads, "AutoModelForPreTraining")

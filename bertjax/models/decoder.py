@@ -5,9 +5,10 @@
 
 (Vaswani et al., 1706.03762; with the layers of BERT, Rothe et al., "Leveraging Pre-trained Checkpoints for Sequence
 Generation Tasks", 1907.12461.) A decoder is a head: it stands on the encoder's output and reads its token table T, for
-what goes in and for what comes out; tables of positions and types are its own. Layers are those of the encoder
-(`models/block.py`) with one branch more, in the same arrangement, scanned, recomputed and sharded in the same way; the
-last layer is that of the masked-LM head. So all but the branch can start from an encoder (`bertjax/inherit.py`).
+what goes in and for what comes out, or a `table` of its own; those of positions and types are its own. Layers are
+those of the encoder (`models/block.py`) with one branch more, in the same arrangement, scanned, recomputed and sharded
+in the same way; the last layer is that of the masked-LM head. So all but the branch can start from an encoder
+(`bertjax/inherit.py`).
 
 Deviations: attention is full attention, whatever the encoder has: what is written is short. DeepNorm keeps the
 constants of an encoder. Rows are whole on every device of the `sequence` axis.
@@ -15,7 +16,7 @@ constants of an encoder. Rows are whole on every device of the `sequence` axis.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -31,6 +32,7 @@ from bertjax.layers.position import Position, scheme_of
 from bertjax.models import cost
 from bertjax.models.heads import MaskedLmHead
 from bertjax.models.stack import Stack
+from bertjax.models.task_heads import HeadOptions
 from bertjax.types import Array, Batch, Bool, EncoderOutput, Float, Int
 
 
@@ -40,6 +42,8 @@ class DecoderOptions:
 
     layers: int | None = None
     """Number of blocks; none has as many as the encoder."""
+    table: Literal["encoder", "own"] = "encoder"
+    """Of tokens, for what goes in and for what comes out: the encoder's, or one that starts from it."""
     start: Literal["encoder", "random"] = "encoder"
     """What its layers start from where model.init has no decoder: those of the encoder there, or random numbers."""
 
@@ -78,17 +82,32 @@ def decoder_flops(config: EncoderConfig, options: DecoderOptions, *, attended: f
     return own + c.layers * (24 * c.width * inner + 12 * attended * inner)
 
 
+@dataclasses.dataclass(frozen=True)
+class DecoderHead(HeadOptions):
+    """A decoder that no task of the run learns: that of a published model."""
+
+    decoder: DecoderOptions = DecoderOptions()
+    """What it has of its own."""
+
+    name: ClassVar[str] = "translate"
+
+    def module(self, config: EncoderConfig) -> nn.Module:
+        """[B L V]."""
+        return Decoder(decoder_config(config, self.decoder), self.name, self.decoder)
+
+
 class Decoder(nn.Module):
     """Rows of targets in, logits of their next tokens out; at once, or token by token."""
 
     config: EncoderConfig  # of the decoder
     task: str
+    options: DecoderOptions = DecoderOptions()
 
     def setup(self) -> None:
         """Declares the parts; the names are those of the encoder's."""
         c = self.config
         self.position = scheme_of(c.position).module(c)
-        self.embedder = Embedder(c, self.position, borrows=True)
+        self.embedder = Embedder(c, self.position, borrows=self.options.table == "encoder")
         self.stack = Stack(c, keep_states=False)
         if c.block != "post":
             self.final_norm = Norm(c)
@@ -139,6 +158,7 @@ class Decoder(nn.Module):
         """Embeddings, layers, logits."""
         train, zero = self.has_rng("dropout"), jnp.zeros_like(jnp.asarray(tokens))
         batch = Batch(tokens, jnp.ones_like(zero, bool), zero, context.positions, None, {}, None, None)
+        table = table if self.options.table == "encoder" else self.embedder.tokens
         x = self.embedder(batch, train=train, table=table)
         x, _ = self.stack(x, context, train=train)
         if self.config.block != "post":

@@ -19,7 +19,7 @@ from bertjax.predict.answering import FindAnswer
 from bertjax.predict.base import Answer, Pipeline
 from bertjax.predict.classes import Classify
 from bertjax.predict.comparing import Rerank, Similar
-from bertjax.predict.filling import FillMask
+from bertjax.predict.filling import FillMask, Order
 from bertjax.predict.likelihood import Perplexity
 from bertjax.predict.run import RunOptions, run
 from bertjax.predict.tagging import Tag
@@ -68,10 +68,15 @@ PIPELINES: dict[str, Pipeline] = {
 
 
 def fill_mask(
-    bundle: Bundle, texts: Sequence[str], *, top: int = 5, options: RunOptions | None = None
+    bundle: Bundle,
+    texts: Sequence[str],
+    *,
+    top: int = 5,
+    order: Order = "at_once",
+    options: RunOptions | None = None,
 ) -> list[Answer]:
-    """The likeliest tokens at every [MASK] of every text; several gaps of one text are judged independently."""
-    return run(FillMask(top=top), bundle, ({"text": text} for text in texts), options)
+    """The likeliest tokens at every [MASK] of every text; `order` says what gaps of one text know of each other."""
+    return run(FillMask(top=top, order=order), bundle, ({"text": text} for text in texts), options)
 
 
 def classify(

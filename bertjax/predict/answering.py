@@ -16,13 +16,12 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
-import numpy as np
-
 from bertjax.bundle import Bundle
-from bertjax.data.labelled.examples import Example, LabelledExamples
+from bertjax.data.labelled.split import Split
 from bertjax.predict.base import Answer, Column, Item, Pipeline
 from bertjax.predict.labelled import TaskWork, find_task, split_of
 from bertjax.tasks import answer as answer_task
+from bertjax.tasks.labelled import Prediction
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,28 +87,17 @@ class Answering(TaskWork):
         """Its own name, or that of the column which the model was trained on."""
         return super().key(name, record) or super().key(self.given[name], record)
 
-    def encode(self, items: Sequence[Item]) -> list[Example]:
-        """The windows of the task."""
-        return list(self.task.encode(self._split(items), self.tokenizer, self.length))
+    def split(self, items: Sequence[Item]) -> Split:
+        """Questions and contexts."""
+        return split_of(items, **{name: [item.values[name] for item in items] for name in self.columns})
 
-    def _split(self, items: Sequence[Item]) -> Any:
-        columns = {name: [item.values[name] for item in items] for name in self.columns}
-        return split_of(items, **columns)
-
-    def decode(
-        self,
-        items: Sequence[Item],
-        examples: LabelledExamples,
-        outcomes: Mapping[str, Sequence[np.ndarray]],
-    ) -> list[Answer]:
-        """The predictions of the task."""
-        found = []
-        for one in self.task.predictions(examples, outcomes, self._split(items)):
-            answer = {name: one[name] for name in ("text", "start", "end", "probability")}
-            if self.silent:
-                spans = sum(span["probability"] for span in one["best"])
-                answer["no_answer"] = one["no_answer"]
-                answer["no_answer_probability"] = max(1.0 - spans, 0.0)
-            answer["best"] = one["best"][: self.top]
-            found.append(answer)
-        return found
+    def told(self, item: Item, found: Prediction) -> Answer:
+        """What the task predicts, and whether it had rather said nothing."""
+        del item
+        answer = {name: found[name] for name in ("text", "start", "end", "probability")}
+        if self.silent:
+            spans = sum(span["probability"] for span in found["best"])
+            answer["no_answer"] = found["no_answer"]
+            answer["no_answer_probability"] = max(1.0 - spans, 0.0)
+        answer["best"] = found["best"][: self.top]
+        return answer

@@ -5,7 +5,7 @@
     Work.check        a record of the input becomes an item, or a ValueError that says what is wrong with it
     Work.encode       items become examples: rows of tokens, what the device is told, what the host remembers
     Work.compute      what the device makes of a batch, one entry an example; the engine compiles it
-    Work.decode       one answer for each item, of plain values
+    Work.told         the answer to one item, of plain values, from what became of its examples
 
 A new use is one file with two classes and one line in the registry, `bertjax/predict/__init__.py`; order, batches,
 shapes, meshes, files and errors are the engine's (`run.py`) and the same for all.
@@ -18,7 +18,7 @@ import abc
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -32,6 +32,7 @@ from bertjax.settings import suggest
 from bertjax.types import Array, Batch, Tree
 
 Answer = dict[str, Any]
+Outcomes = Mapping[str, Sequence[np.ndarray]]  # by name, one entry an example
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +62,15 @@ class Item:
     """By column."""
     warnings: list[str] = dataclasses.field(default_factory=list)
     """What the answer must tell besides; `encode` may add to it."""
+
+
+class Part(NamedTuple):
+    """An example of an item, computed."""
+
+    about: Any
+    """What the host remembers of it."""
+    values: Mapping[str, np.ndarray]
+    """What the device made of it, by name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,22 +151,26 @@ class Work(abc.ABC):
     def encode(self, items: Sequence[Item]) -> Sequence[Example]:
         """Examples whose `record` is the place of their item in `items`."""
 
+    @abc.abstractmethod
     def compute(self, params: Tree, batch: Batch) -> Mapping[str, Array]:
-        """What the device makes of a batch."""
-        return self.outcomes(self.network.apply({"params": params}, batch, train=False), batch)
+        """What the device makes of a batch, one entry an example."""
 
-    def outcomes(self, outputs: Mapping[str, Any], batch: Batch) -> Mapping[str, Array]:
-        """What the host needs of the network's outputs, one entry an example."""
-        raise NotImplementedError(f"{type(self).__name__} has a compute of its own")
+    def decode(self, items: Sequence[Item], examples: LabelledExamples, outcomes: Outcomes) -> list[Answer]:
+        """One answer for each item."""
+        found = self.found(items, examples, outcomes)
+        return [self.told(item, one) for item, one in zip(items, found, strict=True)]
+
+    def found(self, items: Sequence[Item], examples: LabelledExamples, outcomes: Outcomes) -> Sequence[Any]:
+        """What became of each item: its examples in their order, or what a task predicts from them."""
+        parts: list[list[Part]] = [[] for _ in items]
+        for number, place in enumerate(examples.record.tolist()):
+            values = {name: entries[number] for name, entries in outcomes.items()}
+            parts[place].append(Part(examples.about[number], values))
+        return parts
 
     @abc.abstractmethod
-    def decode(
-        self,
-        items: Sequence[Item],
-        examples: LabelledExamples,
-        outcomes: Mapping[str, Sequence[np.ndarray]],
-    ) -> list[Answer]:
-        """One answer for each item; `outcomes` has one entry for each example."""
+    def told(self, item: Item, found: Any) -> Answer:
+        """The answer to one item."""
 
     def fit(self, item: Item, tokens: np.ndarray) -> np.ndarray:
         """As many tokens of a text as a row holds; what was left is told."""
@@ -164,6 +178,18 @@ class Work(abc.ABC):
         if keep < len(tokens):
             item.warnings.append(cut_warning(len(tokens), keep))
         return tokens[:keep]
+
+
+class OnePass(Work):
+    """A use that the network answers in one pass."""
+
+    def compute(self, params: Tree, batch: Batch) -> Mapping[str, Array]:
+        """What is needed of its outputs."""
+        return self.outcomes(self.network.apply({"params": params}, batch, train=False), batch)
+
+    @abc.abstractmethod
+    def outcomes(self, outputs: Mapping[str, Any], batch: Batch) -> Mapping[str, Array]:
+        """What the host needs of the network's outputs, one entry an example."""
 
 
 def to_json(answer: Answer) -> str:
@@ -174,14 +200,6 @@ def to_json(answer: Answer) -> str:
 def cut_warning(tokens: int, keep: int) -> str:
     """What is said of a text that no row holds."""
     return f"the text has {tokens:,} tokens and only the first {keep:,} were read"
-
-
-def by_item(items: Sequence[Item], examples: LabelledExamples) -> list[list[int]]:
-    """The numbers of the examples of each item, in their order."""
-    found: list[list[int]] = [[] for _ in items]
-    for number, record in enumerate(examples.record.tolist()):
-        found[record].append(number)
-    return found
 
 
 def tokenizer_of(bundle: Bundle) -> Tokenizer:

@@ -12,12 +12,11 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
-import numpy as np
-
 from bertjax.bundle import Bundle
 from bertjax.data.labelled.examples import Example, LabelledExamples
-from bertjax.predict.base import Answer, Column, Item, Pipeline
+from bertjax.predict.base import Answer, Column, Item, Outcomes, Pipeline
 from bertjax.predict.labelled import TextWork, find_task, split_of
+from bertjax.tasks.labelled import Prediction
 from bertjax.tasks.texts import TextTask
 
 SHOWN = 5  # classes that people are told of
@@ -80,16 +79,16 @@ class Classes(TextWork):
         texts = [(item.values["text"], item.values.get("pair")) for item in items]
         return [Example((row,), {}, place) for place, row in self.rows(items, texts)]
 
-    def decode(
-        self,
-        items: Sequence[Item],
-        examples: LabelledExamples,
-        outcomes: Mapping[str, Sequence[np.ndarray]],
-    ) -> list[Answer]:
-        """The predictions of the task, the likeliest classes first where not all are told."""
-        found = self.task.predictions(examples, outcomes, split_of(items))
-        for answer in found:
-            if self.top is not None and "probabilities" in answer:
-                ranked = sorted(answer["probabilities"].items(), key=lambda one: -one[1])
-                answer["probabilities"] = dict(ranked[: self.top])
-        return found
+    def found(
+        self, items: Sequence[Item], examples: LabelledExamples, outcomes: Outcomes
+    ) -> list[Prediction]:
+        """The predictions of the task."""
+        return self.task.predictions(examples, outcomes, split_of(items))
+
+    def told(self, item: Item, found: Prediction) -> Answer:
+        """What the task predicts, the likeliest classes first where not all are told."""
+        del item
+        if self.top is None or "probabilities" not in found:
+            return found
+        ranked = sorted(found["probabilities"].items(), key=lambda one: -one[1])
+        return {**found, "probabilities": dict(ranked[: self.top])}

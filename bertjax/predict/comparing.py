@@ -20,9 +20,9 @@ import numpy as np
 
 from bertjax.bundle import Bundle
 from bertjax.convert.model import heads_of
-from bertjax.data.labelled.examples import Example, LabelledExamples
+from bertjax.data.labelled.examples import Example
 from bertjax.models import task_heads
-from bertjax.predict.base import Answer, Column, Item, Pipeline, Work, by_item, check_name, missing
+from bertjax.predict.base import Answer, Column, Item, Part, Pipeline, Work, check_name, missing
 from bertjax.predict.labelled import TextWork, find_task, tasks_of
 from bertjax.predict.vectors import Vectors, pooling_of
 from bertjax.tasks.classify import Classify
@@ -141,19 +141,10 @@ class BiEncoder(Vectors):
         sides = [self.options.sides(item) for item in items]
         return self.rows(items, [[first, *others] for first, others in sides])
 
-    def decode(
-        self,
-        items: Sequence[Item],
-        examples: LabelledExamples,
-        outcomes: Mapping[str, Sequence[np.ndarray]],
-    ) -> list[Answer]:
+    def told(self, item: Item, found: Sequence[Part]) -> Answer:
         """Products of vectors of length one."""
-        found = []
-        for item, (first, *others) in zip(items, by_item(items, examples), strict=True):
-            vectors = outcomes["vector"]
-            scores = [float(np.dot(vectors[first], vectors[number])) for number in others]
-            found.append(self.options.told(item, scores))
-        return found
+        first, *others = (part.values["vector"] for part in found)
+        return self.options.told(item, [float(np.dot(first, other)) for other in others])
 
 
 class CrossEncoder(TextWork):
@@ -193,20 +184,10 @@ class CrossEncoder(TextWork):
             found.append(Example((row,), {}, place, number))
         return found
 
-    def decode(
-        self,
-        items: Sequence[Item],
-        examples: LabelledExamples,
-        outcomes: Mapping[str, Sequence[np.ndarray]],
-    ) -> list[Answer]:
+    def told(self, item: Item, found: Sequence[Part]) -> Answer:
         """The mean score of the chunks of each pair."""
-        values = outcomes["value"] if "value" in outcomes else outcomes.get("probabilities", ())
-        found = []
-        for item, numbers in zip(items, by_item(items, examples), strict=True):
-            each: dict[int, list[float]] = {}
-            for number in numbers:
-                score = float(np.asarray(values[number]).reshape(-1)[self.which])
-                each.setdefault(examples.about[number], []).append(score)
-            scores = [float(np.mean(each[number])) for number in sorted(each)]
-            found.append(self.options.told(item, scores))
-        return found
+        each: dict[int, list[float]] = {}
+        for pair, values in found:
+            numbers = values["value"] if "value" in values else values["probabilities"]
+            each.setdefault(pair, []).append(float(np.asarray(numbers).reshape(-1)[self.which]))
+        return self.options.told(item, [float(np.mean(each[pair])) for pair in sorted(each)])

@@ -5,20 +5,22 @@ evaluation. For the head of a published model a task is made up that stands for 
 model has, or LABEL_0, LABEL_1, ... as theirs are called.
 """
 
+import abc
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bertjax.bundle import Bundle
-from bertjax.data.labelled.examples import Row
+from bertjax.data.labelled.examples import Example, LabelledExamples, Row
 from bertjax.data.labelled.records import Records
 from bertjax.data.labelled.split import Split
 from bertjax.models import task_heads
-from bertjax.predict.base import Item, Pipeline, Work, cut_warning, missing
+from bertjax.predict.base import Item, OnePass, Outcomes, Pipeline, cut_warning, missing
 from bertjax.settings import suggest
 from bertjax.tasks import LabelledTask, labelled
 from bertjax.tasks.answer import Answer
 from bertjax.tasks.classify import Classify
+from bertjax.tasks.labelled import Prediction
 from bertjax.tasks.regress import Regress
 from bertjax.tasks.tag import Tag
 from bertjax.tasks.texts import TextTask
@@ -73,17 +75,38 @@ def find_task(bundle: Bundle, kinds: Sequence[str], use: str, head: str | None =
     return found[names[0]]
 
 
-class TaskWork(Work):
-    """A task whose examples are those of an evaluation."""
+class Judged(OnePass):
+    """What a task makes of its head's outputs."""
 
     def __init__(self, options: Pipeline, bundle: Bundle, length: int, task: LabelledTask) -> None:
         super().__init__(options, bundle, length, [task.name])
-        self.task, self.name = task, task.name
-        self.targets, self.group = task.targets(), task.group
+        self.task = task
 
     def outcomes(self, outputs: Mapping[str, Any], batch: Batch) -> Mapping[str, Array]:
         """Those of the task."""
         return self.task.outcomes(outputs, batch)
+
+
+class TaskWork(Judged):
+    """A task whose examples and predictions are those of an evaluation."""
+
+    def __init__(self, options: Pipeline, bundle: Bundle, length: int, task: LabelledTask) -> None:
+        super().__init__(options, bundle, length, task)
+        self.name, self.targets, self.group = task.name, task.targets(), task.group
+
+    @abc.abstractmethod
+    def split(self, items: Sequence[Item]) -> Split:
+        """Items as records of the task."""
+
+    def encode(self, items: Sequence[Item]) -> list[Example]:
+        """Those of the task."""
+        return list(self.task.encode(self.split(items), self.tokenizer, self.length))
+
+    def found(
+        self, items: Sequence[Item], examples: LabelledExamples, outcomes: Outcomes
+    ) -> list[Prediction]:
+        """The predictions of the task."""
+        return self.task.predictions(examples, outcomes, self.split(items))
 
 
 def split_of(items: Sequence[Item], **columns: Sequence[Any]) -> Split:
@@ -91,35 +114,31 @@ def split_of(items: Sequence[Item], **columns: Sequence[Any]) -> Split:
     return Split("input", columns, lines=[item.number for item in items])
 
 
-class TextWork(Work):
+class TextWork(Judged):
     """A task that judges a text, or a pair of texts, whole."""
 
     def __init__(
         self, options: Pipeline, bundle: Bundle, length: int, task: TextTask, stride: int | None
     ) -> None:
-        super().__init__(options, bundle, length, [task.name])
+        stride = task.stride if stride is None else stride
+        alone = dataclasses.replace(task, text="text", pair=None, stride=stride)
+        super().__init__(options, bundle, length, alone)
         trained = any(one.name == task.name for one in labelled(bundle.config.tasks))
         self.paired = (
             task.pair is not None if trained else None
         )  # what a published model judges, nobody tells
         self.given = {"text": task.text, "pair": task.pair or "pair"}
-        stride = task.stride if stride is None else stride
-        self.task = dataclasses.replace(task, text="text", pair=None, stride=stride)
-        self.pair_task = dataclasses.replace(self.task, pair="pair")
+        self.alone, self.paired_task = alone, dataclasses.replace(alone, pair="pair")
 
     def key(self, name: str, record: Mapping[str, Any]) -> str | None:
         """Its own name, or that of the column which the model was trained on."""
         return super().key(name, record) or super().key(self.given.get(name, name), record)
 
-    def outcomes(self, outputs: Mapping[str, Any], batch: Batch) -> Mapping[str, Array]:
-        """Those of the task."""
-        return self.task.outcomes(outputs, batch)
-
     def rows(
         self, items: Sequence[Item], texts: Sequence[tuple[str, str | None]]
     ) -> Iterator[tuple[int, Row]]:
         """(place, row) of texts or pairs, several of one that is read in chunks; `items` are those they belong to."""
-        for paired, task in ((False, self.task), (True, self.pair_task)):
+        for paired, task in ((False, self.alone), (True, self.paired_task)):
             some = [place for place, (_, second) in enumerate(texts) if (second is not None) == paired]
             columns = {"text": [texts[place][0] for place in some]}
             if paired:
@@ -133,7 +152,7 @@ class TextWork(Work):
 
     def _warn(self, item: Item, texts: tuple[str, str | None], row: Row) -> None:
         """Tells of a text that was cut: only then is a row full and the text longer."""
-        if len(row.tokens) < self.length or self.task.stride is not None:
+        if len(row.tokens) < self.length or self.alone.stride is not None:
             return
         parts = self.tokenizer.encode_batch([text for text in texts if text is not None])
         there, room = sum(map(len, parts)), self.length - self.template.special(len(parts))

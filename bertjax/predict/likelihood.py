@@ -3,8 +3,10 @@
     PLL(w) = sum over t of log p(w_t | w without w_t)        perplexity = exp(-PLL / number of tokens)
 
 Each token is masked in turn, so that a text of n tokens costs n rows. Special tokens are not scored. The perplexity of
-a set of texts is exp(-sum of pll / sum of tokens). Of a text with more tokens than a row only the beginning is scored,
-and the answer says so. An empty text has no tokens, a PLL of 0 and no perplexity (null).
+a set of texts is exp(-sum of pll / sum of tokens). Of a text with more tokens than a row each is read in the middle of
+the tokens around it, as many as a row holds, and at either end of the text in the row that begins or ends there: all
+are scored, each once, and with as much on both sides as there can be. An empty text has no tokens, a PLL of 0 and no
+perplexity (null).
 """
 
 import dataclasses
@@ -17,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from bertjax.bundle import Bundle
-from bertjax.data.labelled.examples import Example, LabelledExamples, Row, Target
-from bertjax.predict.base import Answer, Column, Item, Pipeline, by_item
+from bertjax.data.labelled.examples import Example, Row, Target
+from bertjax.predict.base import Answer, Column, Item, Part, Pipeline
 from bertjax.predict.filling import Masked
 from bertjax.types import Array, Batch
 
@@ -29,6 +31,8 @@ LARGEST = 700.0  # nats: the exponential of more is no number
 class Perplexity(Pipeline):
     """Pseudo-log-likelihood and perplexity of texts, each token masked in turn."""
 
+    characters: int = 50_000
+    """Characters of a text that are read at most: each of its tokens takes a row."""
     tokens: bool = False
     """Tell the log-probability of every token, too."""
 
@@ -49,7 +53,7 @@ class Perplexity(Pipeline):
 class Likelihood(Masked):
     """A row for each token of a text."""
 
-    chunk = 4
+    chunk = 1
 
     def __init__(self, options: Perplexity, bundle: Bundle, length: int) -> None:
         super().__init__(options, bundle, length, "perplexity")
@@ -57,17 +61,18 @@ class Likelihood(Masked):
         self.each = options.tokens
 
     def encode(self, items: Sequence[Item]) -> list[Example]:
-        """Every token of every text, hidden once."""
-        found = []
+        """Every token of every text, hidden once, in the row around it."""
+        found, room = [], self.length - self.template.special(1)
         encoded = self.tokenizer.encode_with_offsets([item.values["text"] for item in items])
-        for index, (item, (tokens, offsets)) in enumerate(zip(items, encoded, strict=True)):
-            tokens = self.fit(item, tokens)
-            row, types, (begin, _) = self.template.row(tokens)
+        for index, (tokens, offsets) in enumerate(encoded):
+            last = max(len(tokens) - room, 0)  # where the row begins that ends with the text
             for place, token in enumerate(tokens.tolist()):
-                hidden = row.copy()
-                hidden[begin + place] = self.tokenizer.vocabulary.mask
-                targets = {"gaps": [begin + place], "token": token}
-                found.append(Example((Row(hidden, types),), targets, index, (token, offsets[place])))
+                start = min(max(place - room // 2, 0), last)
+                row, types, (begin, _) = self.template.row(tokens[start : start + room])
+                gap = begin + place - start
+                row[gap] = self.tokenizer.vocabulary.mask
+                targets = {"gaps": [gap], "token": token}
+                found.append(Example((Row(row, types),), targets, index, (token, offsets[place])))
         return found
 
     def outcomes(self, outputs: Mapping[str, Any], batch: Batch) -> Mapping[str, Array]:
@@ -76,27 +81,19 @@ class Likelihood(Masked):
         token = batch.targets[self.name]["token"]
         return {"log_probability": jnp.take_along_axis(logs, token[:, None], axis=-1)[:, 0]}
 
-    def decode(
-        self,
-        items: Sequence[Item],
-        examples: LabelledExamples,
-        outcomes: Mapping[str, Sequence[np.ndarray]],
-    ) -> list[Answer]:
+    def told(self, item: Item, found: Sequence[Part]) -> Answer:
         """Sums and means."""
-        found = []
-        for numbers in by_item(items, examples):
-            logs = [float(outcomes["log_probability"][number]) for number in numbers]
-            pll = math.fsum(logs)
-            mean = -pll / len(logs) if logs else LARGEST
-            perplexity = math.exp(mean) if mean < LARGEST else None
-            answer: Answer = {"pll": pll, "tokens": len(logs), "perplexity": perplexity}
-            if self.each:
-                names = self.tokenizer.tokens(examples.about[number][0] for number in numbers)
-                answer["each"] = [
-                    {"token": name, "start": start, "end": end, "log_probability": log}
-                    for name, log, (start, end) in zip(
-                        names, logs, (examples.about[number][1].tolist() for number in numbers), strict=True
-                    )
-                ]
-            found.append(answer)
-        return found
+        del item
+        logs = [float(part.values["log_probability"]) for part in found]
+        pll = math.fsum(logs)
+        mean = -pll / len(logs) if logs else LARGEST
+        perplexity = math.exp(mean) if mean < LARGEST else None
+        answer: Answer = {"pll": pll, "tokens": len(logs), "perplexity": perplexity}
+        if self.each:
+            names = self.tokenizer.tokens(part.about[0] for part in found)
+            places = (part.about[1].tolist() for part in found)
+            answer["each"] = [
+                {"token": name, "start": start, "end": end, "log_probability": log}
+                for name, log, (start, end) in zip(names, logs, places, strict=True)
+            ]
+        return answer

@@ -13,6 +13,7 @@ An OUTPUT.npy is a float32 matrix with a row for each line that is not blank, in
 It lies in OUTPUT.npy.partial, without a header, until the number of its rows is known.
 """
 
+import abc
 import contextlib
 import dataclasses
 import hashlib
@@ -68,7 +69,7 @@ class Source(Protocol):
         """Goes on behind a mark; whether what is before it is what it was."""
 
 
-class Sink:
+class Sink(abc.ABC):
     """An output with the note of how far it is."""
 
     def __init__(self, path: str, made: Mapping[str, Any]) -> None:
@@ -114,9 +115,9 @@ class Sink:
         with _writing(self.path):
             self._tell()
 
+    @abc.abstractmethod
     def encoded(self, told: Told) -> bytes:
         """What is appended for a line."""
-        raise NotImplementedError
 
     def _reopen(self) -> None:
         """Prepares to append to what is finished."""

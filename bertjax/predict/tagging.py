@@ -17,12 +17,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from bertjax.bundle import Bundle
-from bertjax.data.labelled.examples import Example, LabelledExamples
+from bertjax.data.labelled.split import Split
 from bertjax.predict.base import Answer, Column, Item, Pipeline
 from bertjax.predict.labelled import TaskWork, find_task, split_of
 from bertjax.predict.words import words_of
 from bertjax.scores.tags import spans
 from bertjax.tasks import tag as tag_task
+from bertjax.tasks.labelled import Prediction
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,30 +90,18 @@ class Tagging(TaskWork):
         given = {"given": "words" not in item.values}
         return dataclasses.replace(item, values={"text": text, "words": words, "places": places, **given})
 
-    def encode(self, items: Sequence[Item]) -> list[Example]:
-        """Those of the task."""
-        return list(self.task.encode(self._split(items), self.tokenizer, self.length))
-
-    def _split(self, items: Sequence[Item]) -> Any:
+    def split(self, items: Sequence[Item]) -> Split:
+        """Lists of words."""
         return split_of(items, words=[item.values["words"] for item in items])
 
-    def decode(
-        self,
-        items: Sequence[Item],
-        examples: LabelledExamples,
-        outcomes: Mapping[str, Sequence[np.ndarray]],
-    ) -> list[Answer]:
+    def told(self, item: Item, found: Prediction) -> Answer:
         """The tags of the task as entities, or as they are."""
-        predictions = self.task.predictions(examples, outcomes, self._split(items))
-        return [self._told(item, one) for item, one in zip(items, predictions, strict=True)]
-
-    def _told(self, item: Item, prediction: Mapping[str, Any]) -> Answer:
-        tags, probabilities = prediction["tags"], prediction["probabilities"]
-        answer: Answer = {} if item.values["given"] else dict(prediction)
+        tags, probabilities = found["tags"], found["probabilities"]
+        answer: Answer = {} if item.values["given"] else dict(found)
         if self.entities:
-            found = [(span.type, span.start, span.end) for span in spans(tags)]
+            parts = [(span.type, span.start, span.end) for span in spans(tags)]
         else:
-            found = [(label, place, place + 1) for place, label in enumerate(tags)]
+            parts = [(label, place, place + 1) for place, label in enumerate(tags)]
         places, text = item.values["places"], item.values["text"]
         answer["entities" if self.entities else "words"] = [
             {
@@ -122,6 +111,6 @@ class Tagging(TaskWork):
                 "label": label,
                 "probability": float(np.mean(probabilities[first:last])),
             }
-            for label, first, last in found
+            for label, first, last in parts
         ]
         return answer

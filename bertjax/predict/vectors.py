@@ -13,13 +13,12 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from bertjax.bundle import Bundle
 from bertjax.convert.model import heads_of
-from bertjax.data.labelled.examples import Example, LabelledExamples, Row
+from bertjax.data.labelled.examples import Example, Row
 from bertjax.models import task_heads
-from bertjax.predict.base import Answer, Column, Item, Pipeline, Work, missing
+from bertjax.predict.base import Answer, Column, Item, OnePass, Part, Pipeline, missing
 from bertjax.types import Array, Batch
 
 
@@ -56,7 +55,7 @@ def pooling_of(bundle: Bundle, asked: task_heads.Pooling | None, use: str) -> ta
     return task_heads.Embed(pooling=asked, normalise=False)
 
 
-class Vectors(Work):
+class Vectors(OnePass):
     """A vector of every text."""
 
     def __init__(
@@ -92,12 +91,7 @@ class Vectors(Work):
             x = x * jax.lax.rsqrt(jnp.square(x).sum(-1, keepdims=True) + 1e-24)
         return {"vector": x}
 
-    def decode(
-        self,
-        items: Sequence[Item],
-        examples: LabelledExamples,
-        outcomes: Mapping[str, Sequence[np.ndarray]],
-    ) -> list[Answer]:
-        """The vectors."""
-        del examples
-        return [{"embedding": vector} for _, vector in zip(items, outcomes["vector"], strict=True)]
+    def told(self, item: Item, found: Sequence[Part]) -> Answer:
+        """The vector."""
+        del item
+        return {"embedding": found[0].values["vector"]}

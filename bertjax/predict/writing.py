@@ -19,11 +19,11 @@ import numpy as np
 
 from bertjax.attention.base import Memory
 from bertjax.bundle import Bundle
-from bertjax.data.labelled.examples import Example, LabelledExamples, Row, Target
+from bertjax.data.labelled.examples import Example, Row, Target
 from bertjax.layers.config import Learned
 from bertjax.models.decoder import Decoder
 from bertjax.models.decoding import Beam, Greedy, Marks, Sample, SearchOptions, write_about
-from bertjax.predict.base import Answer, Column, Item, Pipeline, Work, missing
+from bertjax.predict.base import Answer, Column, Item, Part, Pipeline, Work, missing
 from bertjax.tasks.clm import NextTokenHead
 from bertjax.tasks.translate import Translate as TranslateTask
 from bertjax.types import Array, Batch, Tree
@@ -176,18 +176,16 @@ class About(Written):
         memory = Memory(apply(batch, method="encode").hidden, batch.mask)
         return write_about(apply, self.head, memory, self.search, self.marks, self.tokens, keys)
 
-    def decode(
-        self, items: Sequence[Item], examples: LabelledExamples, outcomes: Mapping[str, Sequence[np.ndarray]]
-    ) -> list[Answer]:
+    def told(self, item: Item, found: Sequence[Part]) -> Answer:
         """The best text, or several."""
-        found: list[Answer] = []
-        for tokens, size, logs in zip(outcomes["tokens"], outcomes["size"], outcomes["logs"], strict=True):
-            texts = [
-                {"text": self.text(row[:n]), "probability": math.exp(log)}
-                for row, n, log in zip(tokens, size.tolist(), logs.tolist(), strict=True)
-            ]
-            found.append({**texts[0], **({"texts": texts[: self.top]} if self.top > 1 else {})})
-        return found
+        del item
+        values = found[0].values
+        sizes, logs = values["size"].tolist(), values["logs"].tolist()
+        texts = [
+            {"text": self.text(row[:size]), "probability": math.exp(log)}
+            for row, size, log in zip(values["tokens"], sizes, logs, strict=True)
+        ]
+        return {**texts[0], **({"texts": texts[: self.top]} if self.top > 1 else {})}
 
 
 class Further(Written):
@@ -218,15 +216,12 @@ class Further(Written):
         length = length if self.most is None else min(length, self.most)
         return write_about(apply, self.head, None, self.search, self.marks, length, keys, given[:, :length])
 
-    def decode(
-        self, items: Sequence[Item], examples: LabelledExamples, outcomes: Mapping[str, Sequence[np.ndarray]]
-    ) -> list[Answer]:
+    def told(self, item: Item, found: Sequence[Part]) -> Answer:
         """The text with what was written behind it, as the tokenizer writes both."""
-        found: list[Answer] = []
-        for given, tokens, size in zip(examples.about, outcomes["tokens"], outcomes["size"], strict=True):
-            end = min(int(size[0]), given + self.tokens)
-            found.append({"text": self.text(tokens[0, :end]), "tokens": end - given})
-        return found
+        del item
+        given, values = found[0]
+        end = min(int(values["size"][0]), given + self.tokens)
+        return {"text": self.text(values["tokens"][0, :end]), "tokens": end - given}
 
 
 def decoder_of(bundle: Bundle) -> str | None:
@@ -235,7 +230,8 @@ def decoder_of(bundle: Bundle) -> str | None:
 
 
 def task_of(bundle: Bundle, name: str) -> TranslateTask:
-    """The task that a decoder has learned."""
-    task = next(task for task in bundle.config.tasks if task.name == name)
-    assert isinstance(task, TranslateTask)
-    return task
+    """The task that a decoder has learned, or one that stands for that of a published model."""
+    for task in bundle.config.tasks:
+        if isinstance(task, TranslateTask) and task.name == name:
+            return task
+    return TranslateTask(target_tokens=min(TranslateTask.target_tokens, bundle.config.data.length))

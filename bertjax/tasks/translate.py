@@ -155,7 +155,7 @@ class Translate(LabelledTask):
 
     def heads(self, config: EncoderConfig) -> Mapping[str, nn.Module]:
         """The decoder."""
-        return {self.name: Decoder(decoder_config(config, self.decoder), self.name)}
+        return {self.name: Decoder(decoder_config(config, self.decoder), self.name, self.decoder)}
 
     def stacks(self, config: EncoderConfig) -> Mapping[str, EncoderConfig]:
         """The decoder, where it is to start from an encoder."""

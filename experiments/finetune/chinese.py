@@ -9,7 +9,7 @@ Expected: BERT-base of Google, Chinese, 10 runs, development sets, best / mean: 
 Without --data the sets come from the hub; with it from a folder in their published layouts:
 
     chnsenticorp   chnsenticorp/{train,dev,test}.tsv      label and text_a, with tabs between
-    lcqmc          lcqmc/{train,dev,test}.tsv             text_a, text_b and label
+    lcqmc          lcqmc/{train,dev,test}.tsv             text_a, text_b and label, with or without a line of names
     afqmc          afqmc_public/{train,dev,test}.json     an object a line: sentence1, sentence2, label
     tnews          tnews_public/{train,dev,test}.json     an object a line: sentence, label (a number), label_desc
 
@@ -34,7 +34,7 @@ SETS = {
     "lcqmc": Set(
         Classify(text="sentence1", pair="sentence2", label="score", metric="accuracy"),
         Records(path="C-MTEB/LCQMC", test="test"),
-        Records(path="lcqmc", test="test"),
+        Records(path="lcqmc", test="test", columns=("text_a", "text_b", "label")),
         {"best": 89.4, "mean": 88.4},
         {"text": "text_a", "pair": "text_b", "label": "label"},
     ),

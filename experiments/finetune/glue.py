@@ -14,7 +14,8 @@ tables with tabs between and no quoting:
     sst2    SST-2/{train,dev,test}.tsv          stsb    STS-B/{train,dev,test}.tsv
     mrpc    MRPC/{train,dev,test}.tsv           qnli    QNLI/{train,dev,test}.tsv
     qqp     QQP/{train,dev,test}.tsv            rte     RTE/{train,dev,test}.tsv
-    mnli    MNLI/{train,dev_matched,dev_mismatched,test_matched,test_mismatched}.tsv, AX/AX.tsv
+    mnli    MNLI/{train,dev_matched,dev_mismatched,test_matched,test_mismatched}.tsv; and AX/AX.tsv, or
+            diagnostic/diagnostic.tsv
     wnli    WNLI/{train,dev,test}.tsv
 
 The best run of each task predicts the test set, and WORKDIR/submission/ gets the files that the server takes, `index`
@@ -132,12 +133,20 @@ def submit(name: str, task: LabelledTask, folder: pathlib.Path, target: pathlib.
     local = task.records.path != HUB
     more = {
         "MNLI-mm": dataclasses.replace(task.records, test="test_mismatched"),
-        "AX": Records(str(pathlib.Path(task.records.path).parent / "AX"), test="AX")
+        "AX": diagnostic(pathlib.Path(task.records.path).parent)
         if local
         else Records(HUB, "ax", test="test"),
     }
     for file, found in predict_records(str(folder), more, "test", several).items():
         write_submission(target / f"{file}.tsv", name, labels, found.predictions)
+
+
+def diagnostic(folder: pathlib.Path) -> Records:
+    """The set of AX below a folder of files, which two downloads name differently."""
+    other = folder / "diagnostic"
+    return (
+        Records(str(other), test="diagnostic") if other.is_dir() else Records(str(folder / "AX"), test="AX")
+    )
 
 
 def write_submission(

@@ -27,6 +27,24 @@ BERT_LIKE: dict[str, Any] = {
     "hidden_act": "gelu_new",
     "pad_token_id": 2,
 }
+# One side of an encoder-decoder says all of it: its groups are compared whole.
+ONE_SIDE: dict[str, Any] = {
+    **{name: value for name, value in BERT_LIKE.items() if name != "pad_token_id"},
+    "model_type": "bert",
+    "hidden_dropout_prob": 0.1,
+    "attention_probs_dropout_prob": 0.1,
+    "initializer_range": 0.02,
+    "position_embedding_type": "absolute",
+}
+
+
+def two_sides(*, tied: bool = True, **of_decoder: Any) -> dict[str, Any]:
+    """An encoder, and a decoder with changes."""
+    encoder = {**ONE_SIDE, "is_decoder": False, "add_cross_attention": False, "tie_word_embeddings": tied}
+    decoder = {**encoder, "is_decoder": True, "add_cross_attention": True, **of_decoder}
+    return {"encoder": encoder, "decoder": decoder, "is_encoder_decoder": True}
+
+
 # By family: a config.json without a class. Every size is another, so that an exchanged axis cannot hide.
 CONFIGS: dict[str, dict[str, Any]] = {
     "bert": BERT_LIKE,
@@ -79,6 +97,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "big_bird": {**BERT_LIKE, "attention_type": "block_sparse", "block_size": 2, "num_random_blocks": 1},
     "nystromformer": {**BERT_LIKE, "num_landmarks": 18, "segment_means_seq_len": 18, "conv_kernel_size": 5},
     "fnet": {key: value for key, value in BERT_LIKE.items() if key != "num_attention_heads"},
+    "encoder-decoder": {**two_sides(num_hidden_layers=2), "pad_token_id": 2},
 }
 NO_CONVOLUTION = {"conv_kernel_size": None, "conv_act": None}
 RELATIVE = (
@@ -131,6 +150,11 @@ VARIANTS: dict[str, tuple[str, str, dict[str, Any]]] = {
         {"attention_type": "original_full", "block_size": None, "num_random_blocks": None},
     ),
     "bigbird in short rows": ("big_bird", "Model", {"max_position_embeddings": 14}),
+    "a deeper decoder with untied tables": (
+        "encoder-decoder",
+        "Model",
+        two_sides(tied=False, num_hidden_layers=4),
+    ),
     "nystromformer with landmarks": ("nystromformer", "ForMaskedLM", {"num_landmarks": 6}),
 }
 LABELS = {"id2label": {"0": "no", "1": "perhaps", "2": "yes"}, "label2id": {"no": 0, "perhaps": 1, "yes": 2}}
@@ -164,11 +188,9 @@ def random_model(
     """Random numbers everywhere; the rows of tables that are no tokens are zero, as in what is imported."""
     random, shapes = np.random.default_rng(seed), shapes_of(config, vocabulary)
     arrays = {path: random.normal(size=shape).astype(np.float32) for path, shape in shapes.items()}
-    rows = config.model.rows
-    for path in ("encoder/embedder/tokens", "heads_mlm/bias", "heads_mlm/table"):
-        if path in arrays:
-            assert len(arrays[path]) == rows
-            arrays[path][config.model.vocab :] = 0
+    for path, array in arrays.items():
+        if path.split("/")[-1] in ("tokens", "bias", "table") and len(array) == config.model.rows:
+            array[config.model.vocab :] = 0
     return Model(config, shapes, arrays.__getitem__, None, about)
 
 

@@ -11,15 +11,26 @@ import pytest
 
 from bertjax import tasks
 from bertjax.attention.window import Window
+from bertjax.bundle import open_tokenizer
 from bertjax.convert.families import FAMILIES
 from bertjax.convert.fields import unlike
 from bertjax.convert.reading import read_model
 from bertjax.convert.source import open_source
 from bertjax.convert.writing import plan_writing, write_config, write_tensors
 from bertjax.layers.position import Rope
+from bertjax.models.decoder import DecoderHead, DecoderOptions
 from bertjax.models.task_heads import Answer, Classify, Tag
 from tests.convert.broken import refused
-from tests.convert.models import CASES, VARIANTS, config_json, our_config, random_model, write_published
+from tests.convert.models import (
+    CASES,
+    VARIANTS,
+    VOCABULARY,
+    config_json,
+    our_config,
+    random_model,
+    two_sides,
+    write_published,
+)
 from tests.runs import tiny
 
 
@@ -213,6 +224,50 @@ def test_what_a_task_has_learned(task: Any, name: str, tmp_path: pathlib.Path) -
         kind = {"regress": "classify", "sst2": "classify"}.get(task.name, task.name)
         np.testing.assert_array_equal(found[path.replace(f"heads_{task.name}/", f"heads_{kind}/")], array)
     assert all(getattr(head, "labels", labels) == labels for head in back.config.heads)
+
+
+@pytest.mark.parametrize("table", ["encoder", "own"])
+def test_a_decoder_is_written_with_its_encoder(table: Any, tmp_path: pathlib.Path) -> None:
+    """Under whatever name its task goes; whose table it reads comes back, though config.json does not tell."""
+    options = DecoderOptions(layers=1, table=table)
+    task = tasks.Translate(called="de_en", decoder=options, target_tokens=8)
+    model = random_model(dataclasses.replace(tiny(), tasks=(task,)))
+    plan = write(model, tmp_path)
+    assert plan.class_name == "EncoderDecoderModel" and plan.config["decoder"]["num_hidden_layers"] == 1
+    assert "decoder.bert.embeddings.word_embeddings.weight" in plan.tensors()
+    back, found = read_all(str(tmp_path))
+    assert back.config.heads == (DecoderHead(options),)
+    arrays = model_arrays(model)
+    assert ("heads_de_en/embedder/tokens" in arrays) == (table == "own")
+    assert {path.replace("heads_de_en/", "heads_translate/") for path in arrays} == found.keys()
+    rows, vocab = model.config.model.rows, model.config.model.vocab
+    for path, array in arrays.items():
+        some = slice(vocab if len(array) == rows else None)  # a table of ours ends in rows that are no tokens
+        other = found[path.replace("heads_de_en/", "heads_translate/")]
+        np.testing.assert_array_equal(other[some], array[some], path)
+
+
+def test_pairs_that_do_not_fit(tmp_path: pathlib.Path) -> None:
+    sides = two_sides()
+    for number, (changes, message) in enumerate(
+        (
+            (
+                two_sides(hidden_size=48),
+                "decoder and encoder differ (model.head_size: 16 there, 8 here, model.width: 48 there, 24 here)",
+            ),
+            (two_sides(model_type="gpt2"), "the decoder is of the family 'gpt2'"),
+            (two_sides(is_decoder=False), "is_decoder=False is not supported"),
+            ({**sides, "encoder": None}, "the encoder is of the family None"),
+            (two_sides(num_hidden_layers=10**6), "layers of the decoder are more than"),
+            (two_sides(num_hidden_layers=9), "config.json says more layers than it has"),
+            ({**sides, "eos_token_id": 7}, "eos_token_id=7 is not the token sep"),
+        )
+    ):
+        folder = write_published(
+            tmp_path / str(number), "encoder-decoder", "Model", vocabulary=VOCABULARY, **changes
+        )
+        with refused(message), open_source(folder) as source:
+            read_model(source, open_tokenizer(folder))
 
 
 def model_arrays(model: Any) -> dict[str, np.ndarray]:

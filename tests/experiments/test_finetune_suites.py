@@ -14,8 +14,9 @@ import pytest
 from bertjax import experiment, suite
 from bertjax.config import check
 from bertjax.data.labelled import made_up
+from bertjax.data.labelled.records import read_split
 from bertjax.suite import Entry
-from experiments.finetune import glue, multitask, packages, superglue, xnli
+from experiments.finetune import chinese, glue, multitask, packages, superglue, xnli
 from experiments.finetune.recipe import recipe
 
 SUITES = ("glue", "superglue", "chinese", "squad", "ner", "multiple_choice", "sts", "xnli", "multitask")
@@ -289,6 +290,21 @@ def test_a_suite_runs_small_on_made_up_records(
     (line,) = table(tmp_path)
     assert line[0] == only and float(line[3]) >= -100
     capsys.readouterr()
+
+
+def test_the_diagnostic_set_has_two_names(tmp_path: Path) -> None:
+    for name, file in (("diagnostic", "diagnostic"), ("AX", "AX")):
+        folder = tmp_path / name.lower()
+        published_sets.write(folder / name / f"{file}.tsv", ["index\tsentence1\tsentence2", "0\ta b\tb a"])
+        split = read_split(glue.diagnostic(folder), "test")
+        assert split.columns["sentence2"] == ["b a"]
+
+
+@pytest.mark.parametrize("which", ["train", "heldout", "test"])
+def test_chinese_questions_with_and_without_names(which: str, tmp_path: Path) -> None:
+    published_sets.chinese(tmp_path)
+    found = chinese.entries(str(tmp_path))["lcqmc"].config.tasks[0].read(which)
+    assert list(found.columns) == ["text_a", "text_b", "label"] and set(found.columns["label"]) == {"0", "1"}
 
 
 def test_what_a_suite_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

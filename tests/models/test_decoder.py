@@ -20,7 +20,7 @@ from bertjax.layers.mlp import Mlp
 from bertjax.layers.norm import Norm
 from bertjax.layers.position import T5, Alibi, Relative, Rope
 from bertjax.models.block import Block
-from bertjax.models.decoder import Decoder, DecoderOptions, decoder_config
+from bertjax.models.decoder import Decoder, DecoderHead, DecoderOptions, decoder_config
 from bertjax.models.decoding import Beam, Greedy, Marks, write_about
 from bertjax.models.network import Network
 from bertjax.tasks.clm import NextTokenHead
@@ -113,6 +113,34 @@ def test_a_batch_of_short_rows_has_short_targets() -> None:
     assert short.shape == (2, 7, 56)
     np.testing.assert_allclose(short, whole[:, :7], atol=1e-5)
     assert logits_of(config, BATCH).shape == (2, 1, 56)
+
+
+def test_a_table_of_its_own() -> None:
+    """The same as the encoder's while it holds the same numbers, for what goes in and for what comes out; then not."""
+    config, batch = small(), with_targets(make_batch(length=LENGTH))
+    own = Network(config, {"translate": DecoderHead(DecoderOptions(table="own")).module(config)})
+    params = params_of(config)
+    table = params["encoder"]["embedder"]["tokens"]
+    start = functools.partial(own.init, train=False)
+    shapes = unbox(jax.eval_shape(start, {"params": jax.random.key(0)}, batch)["params"])
+    assert shapes["heads_translate"]["embedder"]["tokens"].shape == table.shape
+
+    def logits(numbers: np.ndarray) -> np.ndarray:
+        head = params["heads_translate"]
+        head = {**head, "embedder": {**head["embedder"], "tokens": numbers}}
+        whole = {**params, "heads_translate": head}
+        return np.asarray(own.apply({"params": whole}, batch, train=False)["translate"])[:, :, :53]
+
+    wanted = logits_of(config, batch)[:, :, :53]
+    np.testing.assert_allclose(logits(table), wanted, atol=1e-5)
+    token = int(batch.targets["translate"]["row"][0, 3])
+    changed = np.where(np.arange(len(table))[:, None] == token, -table, table).astype(np.float32)
+    found = logits(changed)
+    np.testing.assert_allclose(
+        np.delete(found[0, :3], token, 1), np.delete(wanted[0, :3], token, 1), atol=1e-5
+    )
+    assert np.abs(found[0, :3, token] - wanted[0, :3, token]).min() > 1e-3
+    assert np.abs(found[0, 3:] - wanted[0, 3:]).max(-1).min() > 1e-3
 
 
 # ------------------------------------------------------------------------------------------ formulas

@@ -1,6 +1,8 @@
 """The decoder against EncoderDecoderModel of two BERTs, with random weights: logits, greedy search and beams."""
 
 import functools
+import pathlib
+import tempfile
 from typing import Any
 
 import jax
@@ -8,18 +10,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from bertjax import bundle
 from bertjax.attention.base import Memory
-from bertjax.models.decoder import Decoder, DecoderOptions, decoder_config
+from bertjax.bundle import Bundle
+from bertjax.convert.export import export
+from bertjax.convert.parity import quiet
 from bertjax.models.decoding import Beam, Greedy, Marks, SearchOptions, write_about
-from bertjax.models.network import Network
-from tests.helpers import make_batch, small
-from tests.parity.weights import array, from_heads, shake, to_heads
+from bertjax.predict import Translate, run
+from bertjax.sharding import MeshConfig
+from tests.finetuning import as_left_by_a_run
+from tests.helpers import make_batch
+from tests.parity.weights import array, shake
+from tests.predict.test_writing import FEW, TASK
 
 pytestmark = [pytest.mark.parity, pytest.mark.usefixtures("quick_compiles")]
 
-CONFIG, HEADS, TOKENS, LENGTH = small(pooler=False, vocab_multiple=1), 3, 53, 9
+TOKENS, LENGTH = 53, 9
 BATCH = make_batch()
-NETWORK = Network(CONFIG, {"translate": Decoder(decoder_config(CONFIG, DecoderOptions()), "translate")})
 MARKS = Marks(start=2, end=3, pad=0)
 
 
@@ -31,7 +38,7 @@ def theirs() -> Any:
         "vocab_size": TOKENS,
         "hidden_size": 24,
         "num_hidden_layers": 2,
-        "num_attention_heads": HEADS,
+        "num_attention_heads": 3,
         "intermediate_size": 40,
         "max_position_embeddings": 16,
         "layer_norm_eps": 1e-6,
@@ -53,56 +60,12 @@ def theirs() -> Any:
     return model
 
 
-def norm(layer: Any) -> dict[str, np.ndarray]:
-    return {"scale": array(layer.weight), "bias": array(layer.bias)}
-
-
-def linear(layer: Any) -> dict[str, np.ndarray]:
-    return {"kernel": array(layer.weight).T, "bias": array(layer.bias)}
-
-
-def attention(part: Any) -> dict[str, Any]:
-    inner = {name: to_heads(getattr(part.self, name), HEADS) for name in ("query", "key", "value")}
-    return {**inner, "output": from_heads(part.output.dense, HEADS)}
-
-
-def stack(layers: Any) -> dict[str, Any]:
-    found = {}
-    for index, layer in enumerate(layers):
-        block = {
-            "attention": attention(layer.attention),
-            "attention_norm": norm(layer.attention.output.LayerNorm),
-            "mlp": {"up": linear(layer.intermediate.dense), "down": linear(layer.output.dense)},
-            "mlp_norm": norm(layer.output.LayerNorm),
-        }
-        if hasattr(layer, "crossattention"):
-            block["cross"] = attention(layer.crossattention)
-            block["cross_norm"] = norm(layer.crossattention.output.LayerNorm)
-        found[f"layers_{index}"] = {"block_0": block}
-    return {"group_0": found}
-
-
-def one(bert: Any) -> dict[str, Any]:
-    tables = bert.embeddings
-    return {
-        "embedder": {"types": array(tables.token_type_embeddings.weight), "norm": norm(tables.LayerNorm)},
-        "position": {"embedding": array(tables.position_embeddings.weight)},
-        "stack": stack(bert.encoder.layer),
-    }
-
-
 @functools.cache
-def params() -> Any:
-    model = theirs()
-    encoder, decoder = one(model.encoder), one(model.decoder.bert)
-    encoder["embedder"]["tokens"] = array(model.encoder.embeddings.word_embeddings.weight)
-    last = model.decoder.cls.predictions
-    head = {
-        "transform": linear(last.transform.dense),
-        "norm": norm(last.transform.LayerNorm),
-        "bias": array(last.bias),
-    }
-    return {"encoder": encoder, "heads_translate": {**decoder, "head": head}}
+def ours() -> Bundle:
+    """The same model, read from the folder that it saves."""
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        theirs().save_pretrained(folder)
+        return bundle.load(folder, mesh=MeshConfig(data=1))
 
 
 def inputs() -> dict[str, Any]:
@@ -113,7 +76,7 @@ def inputs() -> dict[str, Any]:
 
 
 def apply(*given: Any, variables: Any = None, **options: Any) -> Any:
-    return NETWORK.apply({"params": params(), **(variables or {})}, *given, **options)
+    return ours().model.apply({"params": ours().params, **(variables or {})}, *given, **options)
 
 
 def test_logits() -> None:
@@ -128,7 +91,7 @@ def test_logits() -> None:
     batch = BATCH.replace(types=np.zeros_like(BATCH.types))
     size = np.full(2, LENGTH + 1, np.int32)
     batch = batch.with_targets("translate", row=row, size=size, weight=np.ones(2, np.float32))
-    found = np.asarray(apply(batch, train=False)["translate"])
+    found = np.asarray(apply(batch, train=False)["translate"])[..., :TOKENS]
     assert found.shape == wanted.shape == (2, 7, TOKENS)
     np.testing.assert_allclose(found, wanted, atol=1e-4 * np.abs(wanted).max())
 
@@ -156,3 +119,26 @@ def test_searches(beams: int) -> None:
     found = np.asarray(run().tokens)
     wanted = np.pad(wanted, ((0, 0), (0, 0), (0, LENGTH - wanted.shape[2])))
     np.testing.assert_array_equal(found, wanted)
+
+
+def test_what_is_exported_writes_the_same(tmp_path: pathlib.Path) -> None:
+    """A run's model as a published folder: their greedy search gives the text that `predict translate` gives."""
+    transformers = pytest.importorskip("transformers")
+    as_left_by_a_run(tmp_path / "run", (TASK,))
+    model = bundle.load(str(tmp_path / "run"), mesh=MeshConfig(data=1))
+    folder = str(tmp_path / "out")
+    said = list(export(model, folder, workdir=str(tmp_path / "run")))
+    assert "EncoderDecoderModel" in said[0] and any(line.startswith("  translate ") for line in said)
+    texts = ["ban da", "da ban ban da ban", "ban"]
+    with quiet():
+        theirs = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+        given = tokenizer(texts, return_tensors="pt", padding=True)
+        given.pop("token_type_ids", None)
+        rows = theirs.generate(**given, max_new_tokens=TASK.target_tokens, do_sample=False)
+    wanted = [tokenizer.decode(row, skip_special_tokens=True) for row in rows]
+    for path in (str(tmp_path / "run"), folder):
+        ours = bundle.load(path, mesh=MeshConfig(data=1))
+        found = run(Translate(search="greedy", tokens=12), ours, ({"text": text} for text in texts), FEW)
+        assert [one["text"] for one in found] == wanted
+    assert len(set(wanted)) > 1

@@ -7,8 +7,8 @@ import pytest
 
 import bertjax
 from bertjax.bundle import Bundle
-from bertjax.predict import FillMask, RunOptions, fill_mask, perplexity
-from bertjax.predict.filling import Filling
+from bertjax.predict import FillMask, Perplexity, RunOptions, fill_mask, perplexity, run
+from bertjax.predict.filling import Filling, Order
 from bertjax.predict.run import Line, engine, ladder
 from bertjax.sharding import MeshConfig
 from tests.convert.broken import refused
@@ -45,6 +45,28 @@ def test_several_gaps(bundle: Bundle) -> None:
         best = np.argsort(-spread)[:3]
         assert [one["token"] for one in gap["candidates"]] == [VOCABULARY[i] for i in best]
         np.testing.assert_allclose([one["probability"] for one in gap["candidates"]], spread[best], atol=1e-5)
+
+
+@pytest.mark.parametrize("order", ["left_to_right", "surest_first"])
+def test_gaps_that_know_of_each_other(bundle: Bundle, order: Order) -> None:
+    """By hand, a pass for each gap; and beside a text with another number of them."""
+    texts = ["a [MASK] cd [MASK] [MASK] e", "[MASK]b", "[MASK]" * 9]
+    row = ["[CLS]", "a", "[MASK]", "c", "##d", "[MASK]", "[MASK]", "e", "[SEP]"]
+    left, chosen, product = [2, 5, 6], {}, 1.0
+    while left:
+        spreads = expected(bundle, row)
+        turn = 0 if order == "left_to_right" else int(spreads.max(-1).argmax())
+        place, best = left.pop(turn), int(spreads[turn].argmax())
+        chosen[place], product = VOCABULARY[best], product * spreads[turn].max()
+        row[place] = VOCABULARY[best]
+    found, other = fill_mask(bundle, texts[:2], top=2, order=order, options=OPTIONS)
+    assert [gap["candidates"][0]["token"] for gap in found["masks"]] == [chosen[at] for at in (2, 5, 6)]
+    assert found["probability"] == pytest.approx(product, rel=1e-4)
+    alone, alike = fill_mask(bundle, texts[:2], top=2, options=OPTIONS)
+    assert other == {**alike, "probability": pytest.approx(alike["masks"][0]["candidates"][0]["probability"])}
+    assert found["text"] != alone["text"] and "probability" not in alone
+    with refused(f"the text has 9 gaps and order={order} fills at most 8"):
+        fill_mask(bundle, texts, order=order, options=OPTIONS)
 
 
 def test_the_filled_text(bundle: Bundle) -> None:
@@ -86,16 +108,18 @@ def test_a_long_text_is_read_around_its_gaps(bundle: Bundle) -> None:
 
 def test_perplexity(bundle: Bundle) -> None:
     """Against a loop over the model's own outputs, one masked row at a time."""
-    texts = ["a b cd", "", "?? e", "fgh " * 9]
+    texts = ["a b cd", "", "?? e", "fgh " * 9, "abc " * 5]  # the last two have 27 and 15 tokens, and a row 16
     found = perplexity(bundle, texts, tokens=True, options=OPTIONS)
     for text, answer in zip(texts, found, strict=True):
-        (row,) = bundle.tokenize([text]).tokens
-        row = row[row != bundle.vocabulary.pad]
+        (row,) = bundle.tokenize([text], length=99).tokens
+        first, *inner, last = row[row != bundle.vocabulary.pad].tolist()
         logs = []
-        for place in range(1, len(row) - 1):
-            names = bundle.tokenizer.tokens(row)
-            names[place] = "[MASK]"
-            logs.append(np.log(expected(bundle, names)[0][row[place]]))
+        for place, token in enumerate(inner):
+            # Of 16 tokens there are eight before it, unless the text begins or ends nearer.
+            start = max(min(place - 8, len(inner) - 16), 0)
+            names = bundle.tokenizer.tokens([first, *inner[start : start + 16], last])
+            names[1 + place - start] = "[MASK]"
+            logs.append(np.log(expected(bundle, names)[0][token]))
         assert answer["tokens"] == len(logs)
         np.testing.assert_allclose([one["log_probability"] for one in answer["each"]], logs, atol=1e-4)
         assert answer["pll"] == pytest.approx(np.sum(logs), abs=1e-3)
@@ -103,10 +127,9 @@ def test_perplexity(bundle: Bundle) -> None:
             assert answer["perplexity"] == pytest.approx(np.exp(-np.mean(logs)), rel=1e-4)
     assert found[1] == {"pll": 0.0, "tokens": 0, "perplexity": None, "each": []}
     assert [texts[0][one["start"] : one["end"]] for one in found[0]["each"]] == ["a", "b", "c", "d"]
-    assert (
-        found[3]["warning"] == "the text has 27 tokens and only the first 16 were read"
-        and found[3]["tokens"] == 16
-    )
+    assert [one["tokens"] for one in found[3:]] == [27, 15]
+    (cut,) = run(Perplexity(characters=5), bundle, [{"text": "a b cd"}], OPTIONS)
+    assert cut["tokens"] == 3 and "only the first 5 were read" in cut["warning"]
     assert "each" not in perplexity(bundle, ["a"], options=OPTIONS)[0]
 
 
@@ -165,7 +188,7 @@ def test_memory_is_bounded(bundle: Bundle) -> None:
 
 
 def test_rows_of_another_length(bundle: Bundle) -> None:
-    (found,) = perplexity(bundle, ["a " * 20], options=RunOptions(batch=3, length=9))
-    assert found["tokens"] == 7
+    (found,) = fill_mask(bundle, ["a " * 20 + "[MASK]"], options=RunOptions(batch=3, length=9))
+    assert "only 7 around the gaps" in found["warning"]
     with refused("length=19: this model reads rows of 8 to 18 tokens"):
         perplexity(bundle, ["a"], options=RunOptions(length=19))

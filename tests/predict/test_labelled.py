@@ -8,17 +8,12 @@ import json
 import pathlib
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
 
 import bertjax
 from bertjax.bundle import Bundle
-from bertjax.checkpoint import Checkpoints
-from bertjax.config import CHOICES, Config, DataConfig, TrainConfig, claim
 from bertjax.data.labelled import made_up
-from bertjax.finetune import Exam, open_sets
-from bertjax.layers.config import EncoderConfig
 from bertjax.predict import (
     Classify,
     FindAnswer,
@@ -34,67 +29,27 @@ from bertjax.predict import (
     similar,
     tag,
 )
-from bertjax.program import build
-from bertjax.settings import override
 from bertjax.sharding import MeshConfig
 from bertjax.tasks import TASKS, LabelledTask
-from bertjax.types import TrainState
 from tests.convert.broken import refused
+from tests.finetuning import as_left_by_a_run
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
 KINDS = ("classify", "regress", "tag", "answer", "embed")
-MODEL = EncoderConfig(
-    layers=2,
-    width=24,
-    heads=4,
-    feedforward=40,
-    vocab=made_up.tokenizer().vocabulary.size,
-    vocab_multiple=8,
-    max_length=40,
-    dropout=0.0,
-    attention_dropout=0.0,
-)
 FEW = RunOptions(batch=7, shapes=2, window=3)
 TEXT = "  Kórda pó-lan,\tmirshi 東京 tas🏳️‍🌈 vinpo\u0301  bel"
 
 
-def config() -> Config:
-    chosen = []
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    folder, chosen = tmp_path_factory.mktemp("labelled"), []
     for name in KINDS:
         task = TASKS[name]
         assert isinstance(task, LabelledTask)
         chosen.append(task.on_made_up_records())
-    whole = Config(
-        model=MODEL,
-        data=DataConfig(length=24, shapes=1, threads=0, ahead=1),
-        tasks=tuple(chosen),
-        mesh=MeshConfig(data=1),
-        train=TrainConfig(steps=1, batch_size=20, eval_every=None),
-    )
-    return override(whole, ["tasks.tag.stride=2", "tasks.classify.pooling=mean"], CHOICES)
-
-
-@pytest.fixture(scope="module")
-def workdir(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """As a run leaves it, at its first step and with larger weights."""
-    folder = tmp_path_factory.mktemp("labelled")
-    sets = open_sets(config())
-    program = build(sets.config, sets.tokenizer.vocabulary, lengths=sets.lengths)
-    random = np.random.default_rng(0)
-
-    def draw(path: Any, leaf: Any) -> np.ndarray:
-        scale = path[-1].key == "scale"
-        return (0.4 * random.normal(size=leaf.shape) + 2.0 * scale).astype(np.float32)
-
-    params = jax.tree_util.tree_map_with_path(draw, program.state.params)
-    claim(str(folder), sets.config, sets.digest)
-    sets.keep_tokenizer(str(folder))
-    checkpoints = Checkpoints(folder)
-    checkpoints.save(TrainState(step=np.int32(0), params=params, opt_state={}))
-    checkpoints.close()
-    with program.active():
-        Exam(program, sets).conclude(params, str(folder))
+    settings = ("tasks.tag.stride=2", "tasks.classify.pooling=mean")
+    as_left_by_a_run(folder, tuple(chosen), *settings, spread=0.4, norms=2.0)
     return folder
 
 

@@ -261,7 +261,8 @@ def started(config: Config) -> tuple[dict[str, np.ndarray], str]:
 @pytest.mark.parametrize("scan", ["false", pytest.param("true", marks=pytest.mark.slow)])
 def test_a_decoder_starts_from_the_encoder(encoder: pathlib.Path, scan: str) -> None:
     """The first layer from the first, the last from the last, tables and the last layer too; its new branch afresh."""
-    config = adopt(tiny("tasks.translate.decoder.layers=2", f"model.init={encoder}"))
+    decoder = "tasks.translate.decoder"
+    config = adopt(tiny(f"{decoder}.layers=2", f"{decoder}.table=own", f"model.init={encoder}"))
     config = dataclasses.replace(
         config,
         model=dataclasses.replace(config.model, scan=scan == "true"),
@@ -286,7 +287,9 @@ def test_a_decoder_starts_from_the_encoder(encoder: pathlib.Path, scan: str) -> 
                 if f"layers_{mine}/" in path
                 else source
             )
-        np.testing.assert_array_equal(value, found[source], path)
+        tokens = config.model.vocab if path == "embedder/tokens" else None  # the rest are drawn anew
+        np.testing.assert_array_equal(value[:tokens], found[source][:tokens], path)
+    assert "embedder/tokens" in own
     assert "decoder translate: " in said and "fresh heads" not in said
     some, all_ = (
         int(word) for word in said.split("decoder translate: ")[1].split(" arrays")[0].split(" of its ")
@@ -300,10 +303,14 @@ def test_a_decoder_starts_from_the_encoder(encoder: pathlib.Path, scan: str) -> 
 
 @pytest.mark.slow
 def test_a_decoder_that_is_there_is_taken_over(learned: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    """Not the encoder's layers in its place; and another search needs no training."""
+    """Not the encoder's layers in its place; another search needs no training, and another decoder is refused."""
     config = adopt(tiny("optim.learning_rate=0", f"model.init={learned}", "train.epochs=0.05"))
     train.train(config, str(tmp_path))
     assert result(tmp_path)["heldout_bleu"] == pytest.approx(result(learned)["heldout_bleu"], abs=1e-6)
+    for setting in ("table=own", "layers=2"):
+        other = adopt(tiny(f"tasks.translate.decoder.{setting}", f"model.init={learned}"))
+        with pytest.raises(ValueError, match=r"use the decoder of that run \(tasks.translate.decoder.table"):
+            train.train(other, str(tmp_path / setting))
 
 
 def test_records_of_a_folder(tmp_path: pathlib.Path) -> None:

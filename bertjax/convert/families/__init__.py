@@ -6,6 +6,7 @@ from bertjax.convert.families.bigbird import BIGBIRD
 from bertjax.convert.families.deberta_v2 import DEBERTA_V2
 from bertjax.convert.families.distilbert import DISTILBERT
 from bertjax.convert.families.electra import ELECTRA
+from bertjax.convert.families.encoder_decoder import ENCODER_DECODER
 from bertjax.convert.families.fnet import FNET
 from bertjax.convert.families.longformer import LONGFORMER
 from bertjax.convert.families.modernbert import MODERNBERT
@@ -34,6 +35,7 @@ FAMILIES: dict[str, Family] = {
     "big_bird": BIGBIRD,
     "nystromformer": NYSTROMFORMER,
     "fnet": FNET,
+    "encoder-decoder": ENCODER_DECODER,
 }
 # Families that are known and not here, and why.
 UNFIT = {
