@@ -6,7 +6,8 @@ both have all cores. A round asks every side once: ours, the peers, the ceilings
 it does to all of them, and a ratio is made of times that were taken within the same seconds.
 
 Before anything is timed, loss and gradients of every side are held against `transformers` in float32. A row whose
-sides do not compute the same is void, and says so in place of a ratio.
+sides do not compute the same is void, and says so in place of a ratio. The peer `without-dropout` is ourselves, and
+computes something else on purpose: its ratio is what dropout leaves of our speed.
 """
 
 import contextlib
@@ -18,7 +19,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bertjax.bench.machine import ENVIRONMENT
-from bertjax.bench.row import Row
+from bertjax.bench.row import FOREIGN, Row
 from bertjax.bench.theirs import TOLERANCE
 from bertjax.data.workers import Pool, available_cores
 
@@ -51,6 +52,11 @@ class Side:
     errors: dict[str, float]  # relative differences from the reference in float32
     facts: dict[str, Any]
 
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Side":
+        """Of the fields as they were written."""
+        return cls(**{**data, "times": Times(tuple(data["times"]["rounds"]))})
+
     def void(self, dtype: str) -> str | None:
         """Which difference is past its tolerance."""
         bad = [
@@ -69,6 +75,16 @@ class Result:
     ours: Side
     peers: dict[str, Side]
     ceilings: dict[str, Times]
+
+    @classmethod
+    def from_json(cls, row: Row, data: dict[str, Any]) -> "Result":
+        """Of the numbers as they were written."""
+        return cls(
+            row,
+            Side.from_json(data["ours"]),
+            {name: Side.from_json(side) for name, side in data["peers"].items()},
+            {name: Times(tuple(times["rounds"])) for name, times in data["ceilings"].items()},
+        )
 
     @property
     def void(self) -> str | None:
@@ -129,22 +145,26 @@ def run(row: Row, *, rounds: int, seconds: float) -> Result:
     threads = row.threads or available_cores()
     with tempfile.TemporaryDirectory(prefix="bertjax-") as folder, contextlib.ExitStack() as stack:
 
-        def start(module: str, *setup: Any) -> Pool:
+        def start(module: str, row: Row, *setup: Any) -> Pool:
             environment = {**ENVIRONMENT, "OMP_NUM_THREADS": str(threads)}
             return stack.enter_context(
                 Pool(1, f"bertjax.bench.{module}", row, folder, *setup, environment=environment)
             )
 
-        ours = start("ours:Ours")
+        ours = start("ours:Ours", row)
         checked: dict[str, float] = {}
-        if peers:
+        if any(peer in FOREIGN for peer in peers):
             ask(ours, "write")
             checked = ask(ours, "check")
         facts = {"ours": ask(ours, "prepare")}
         sides = {"ours": ours}
         errors: dict[str, dict[str, float]] = {}
         for peer in peers:
-            sides[peer] = start("theirs:Theirs", peer, facts["ours"]["platform"], threads)
+            if peer not in FOREIGN:
+                sides[peer] = start("ours:Ours", row.still)
+                facts[peer] = ask(sides[peer], "prepare")
+                continue
+            sides[peer] = start("theirs:Theirs", row, peer, facts["ours"]["platform"], threads)
             if not errors:  # the same module and the same numbers, compiled or not
                 errors = ask(sides[peer], "check", checked)
             facts[peer] = ask(sides[peer], "prepare")
@@ -155,7 +175,7 @@ def run(row: Row, *, rounds: int, seconds: float) -> Result:
         name: Side(
             Times(tuple(times[name, "step"])),
             memory[name],
-            errors.get("ours" if name == "ours" else "theirs", {}),
+            errors.get("theirs" if name in FOREIGN else name, {}),
             facts[name],
         )
         for name in sides

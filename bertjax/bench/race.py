@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from bertjax.bench.row import Job, Peer, Row, Rows
+from bertjax.bench.row import FOREIGN, Job, Peer, Row, Rows
 from bertjax.bench.speed import measure_rows
 from bertjax.convert.parity import installed
 from bertjax.layers.config import EncoderConfig
@@ -24,7 +24,8 @@ class Race:
     dropout: bool = True
     """As the model says, or none."""
     peer: tuple[Peer, ...] = ("transformers",)
-    """Beside whom: transformers on PyTorch, transformers-compiled (torch.compile), both with a comma, or none."""
+    """Beside whom: transformers on PyTorch, transformers-compiled (torch.compile), without-dropout (ourselves, without
+    any), several with commas, or none."""
     rounds: int = 3
     """Rounds that count; in each all sides have a turn."""
     seconds: float = 1.0
@@ -48,10 +49,8 @@ class Race:
 
     def row(self, job: Job) -> Row:
         """The measurement."""
-        model = self.model
-        if not self.dropout:
-            model = dataclasses.replace(model, dropout=0.0, attention_dropout=0.0)
-        return Row(job, model, self.batch, self.length, self.rows, self.peer, self.threads)
+        row = Row(job, self.model, self.batch, self.length, self.rows, self.peer, self.threads)
+        return row if self.dropout else row.still
 
 
 def race(job: Job, options: Race) -> None:
@@ -63,7 +62,7 @@ def race(job: Job, options: Race) -> None:
 
 def check_peers(rows: list[Row]) -> None:
     """Refuses peers that are not installed."""
-    if any(peer != "none" for row in rows for peer in row.peers) and not installed():
+    if any(peer in FOREIGN for row in rows for peer in row.peers) and not installed():
         raise ValueError(
             "the peer needs PyTorch and transformers, which are not installed: install them, or set --peer=none"
         )

@@ -25,7 +25,11 @@ from bertjax.types import Batch
 
 Job = Literal["train", "infer"]
 Rows = Literal["real", "natural"]
-Peer = Literal["transformers", "transformers-compiled", "none"]
+Peer = Literal["transformers", "transformers-compiled", "without-dropout", "none"]
+FOREIGN: tuple[Peer, ...] = (
+    "transformers",
+    "transformers-compiled",
+)  # other frameworks, that must be installed
 
 IGNORED = -100  # the label of what is not predicted, in PyTorch
 
@@ -43,6 +47,7 @@ class Row:
     threads: int = 0  # of the CPU; 0 for all
     goal: float | None = None  # ratio that is wanted at least
     aim: float | None = None  # ratio that is hoped for
+    share: float | None = None  # of one large product's speed that is wanted at least
 
     @property
     def name(self) -> str:
@@ -59,6 +64,12 @@ class Row:
             *(["no dropout"] if self.job == "train" and not dropout else []),
         ]
         return ", ".join(words)
+
+    @property
+    def still(self) -> "Row":
+        """The same without dropout."""
+        model = dataclasses.replace(self.model, dropout=0.0, attention_dropout=0.0)
+        return dataclasses.replace(self, model=model)
 
     @property
     def config(self) -> Config:

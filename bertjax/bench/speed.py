@@ -1,43 +1,95 @@
 """What is written of rows: a Markdown table, all numbers as JSON, and a plot.
 
-Table and numbers are written after every row, so that a run that is cut short keeps what it has.
+Table and numbers are written after every row, so that a run that is cut short keeps what it has. A suite goes on from
+there: rows that the same code has measured under the same conditions are not measured again.
 """
 
+import dataclasses
+import importlib.metadata
 import json
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from bertjax.bench import known
 from bertjax.bench.contest import Result, Times, run
+from bertjax.bench.machine import processor
 from bertjax.bench.row import Row
 from bertjax.bench.table import MISSING, table
 from bertjax.data.files import replace_file
+from bertjax.data.workers import available_cores
 from bertjax.journal import scaled
 
 HEAD = (
     *("what", "ours", "beside", "theirs", "ratio", "goal (aim)", "real tokens/s"),
-    *("TFLOP/s", "of a matmul", "of its matmuls", "memory, ours and theirs"),
+    *("TFLOP/s", "of a matmul (goal)", "of its matmuls", "memory, ours and theirs"),
 )
 
 
-def measure_rows(rows: Sequence[Row], *, rounds: int, seconds: float, out: str, name: str) -> list[Result]:
-    """Measures rows one after the other; prints each and writes NAME.md, .json and .png into a folder."""
+def measure_rows(
+    rows: Sequence[Row],
+    *,
+    rounds: int,
+    seconds: float,
+    out: str,
+    name: str,
+    suite: Sequence[Row] = (),
+) -> list[Result]:
+    """Measures rows one after the other; prints each and writes NAME.md, .json and .png into a folder.
+
+    Rows of a `suite` that the folder holds already stay there, in the suite's order.
+    """
     folder = pathlib.Path(out)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"out={out} cannot be a folder: {error.strerror}; name another") from None
-    results: list[Result] = []
+    about, numbers = header(rounds, seconds), folder / f"{name}.json"
+    found = restore(numbers, about, suite)
+    order = [*suite] or [*rows]
     for row in rows:
-        results.append(run(row, rounds=rounds, seconds=seconds))
-        for line in sentences(results[-1]):
+        if row in (result.row for result in found):
+            print(f"{row.name}: known, in {numbers}", flush=True)
+            continue
+        found.append(run(row, rounds=rounds, seconds=seconds))
+        for line in sentences(found[-1]):
             print(line, flush=True)
-        data = [result.as_json() for result in results]
-        replace_file(str(folder / f"{name}.json"), (json.dumps(data, indent=1) + "\n").encode())
-        replace_file(str(folder / f"{name}.md"), markdown(results).encode())
-    plot(results, folder / f"{name}.png")
+        found.sort(key=lambda result: order.index(result.row))
+        data = {"about": about, "rows": [result.as_json() for result in found]}
+        replace_file(str(numbers), (json.dumps(data, indent=1) + "\n").encode())
+        replace_file(str(folder / f"{name}.md"), markdown(found).encode())
+    plot(found, folder / f"{name}.png")
     print(f"written to {folder}/{name}.md, .json and .png")
-    return results
+    return found
+
+
+def header(rounds: int, seconds: float) -> dict[str, Any]:
+    """What a measurement holds for."""
+    versions = {}
+    for library in ("jax", "jaxlib", "torch", "transformers"):
+        try:
+            versions[library] = importlib.metadata.version(library)
+        except importlib.metadata.PackageNotFoundError:
+            versions[library] = "not installed"
+    return {
+        "rounds": rounds,
+        "seconds": seconds,
+        "machine": f"{processor()}, {available_cores()} cores",
+        **versions,
+        "code": known.digest_of_code(known.CODE_OF_STEPS),
+    }
+
+
+def restore(path: pathlib.Path, about: dict[str, Any], suite: Sequence[Row]) -> list[Result]:
+    """Those rows of a suite that a file holds for just this, in the suite's order."""
+    if not suite:
+        return []
+    kept = known.read(path, about, "rows")
+    found = []
+    for row in suite:
+        said = json.loads(json.dumps(dataclasses.asdict(row)))  # tuples are lists there
+        found += [Result.from_json(row, data) for data in kept if data["row"] == said][:1]
+    return found
 
 
 def sentences(result: Result) -> Iterator[str]:
@@ -119,7 +171,7 @@ def lines(result: Result) -> Iterator[tuple[str, ...]]:
             goal,
             scaled(result.tokens_per_second),
             f"{result.flops_per_second / 1e12:.3g}",
-            f"{result.utilization:.2f}",
+            f"{result.utilization:.2f}" + ("" if row.share is None else f" ({row.share:.2f})"),
             f"{result.of_skeleton:.2f}",
             " and ".join(f"{side.memory / 2**30:.2f}" for side in (result.ours, peer) if side) + " GiB",
         )

@@ -11,7 +11,7 @@ import pytest
 
 from bertjax import tasks
 from bertjax.__main__ import main
-from bertjax.bench import goals
+from bertjax.bench import goals, speed
 from bertjax.bench.ceiling import products, skeleton
 from bertjax.bench.contest import Result, Side, Times
 from bertjax.bench.row import IGNORED, Row, for_peer
@@ -132,8 +132,9 @@ def test_the_distance_is_relative_and_of_all_arrays_together() -> None:
 def test_ours_alone_is_measured_and_written(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["bench", "train", *SIZES, *SHAPE, "--peer=none", f"--out={tmp_path}"]) == 0
-    (found,) = json.loads((tmp_path / "train.json").read_text())
+    assert main(["bench", "train", *SIZES, *SHAPE, "--peer=without-dropout", f"--out={tmp_path}"]) == 0
+    (found,) = json.loads((tmp_path / "train.json").read_text())["rows"]
+    assert found["ratios"]["without-dropout"]["median"] > 0 and found["void"] is None
     assert found["ours"]["facts"]["tokens"] == 4 * 16 and len(found["ours"]["times"]["rounds"]) == 2
     assert found["tokens_per_second"] > 0 and found["of_skeleton"] > 0 and found["ours"]["memory"] > 2**20
     assert "step, 1 x 24, 4 x 16, float32" in (tmp_path / "train.md").read_text()
@@ -144,9 +145,48 @@ def test_ours_alone_is_measured_and_written(
 @pytest.mark.parametrize(("job", "rows"), [("train", "real"), ("train", "natural"), ("infer", "natural")])
 def test_beside_transformers_both_compute_the_same(job: str, rows: str, tmp_path: pathlib.Path) -> None:
     assert main(["bench", job, *SIZES, *SHAPE, f"--rows={rows}", f"--out={tmp_path}"]) == 0
-    (found,) = json.loads((tmp_path / f"{job}.json").read_text())
+    (found,) = json.loads((tmp_path / f"{job}.json").read_text())["rows"]
     assert found["void"] is None and found["ratios"]["transformers"]["median"] > 0
     assert 0 < max(found["ours"]["errors"].values()) < 1e-4
+
+
+def test_a_row_without_dropout_differs_in_nothing_else() -> None:
+    one = row()
+    assert (one.model.dropout, one.model.attention_dropout) == (0.1, 0.1)
+    assert (one.still.model.dropout, one.still.model.attention_dropout) == (0.0, 0.0)
+    assert dataclasses.replace(one.still, model=one.model) == one
+
+
+def test_a_suite_goes_on_row_by_row(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured: list[int] = []
+
+    def run(row: Row, **_: object) -> Result:
+        measured.append(row.batch)
+        return dataclasses.replace(result(), row=row)
+
+    monkeypatch.setattr(speed, "run", run)
+    suite = [row(batch=number, goal=1.0) for number in (3, 5, 7)]
+
+    def measure(rows: list[Row], rounds: int = 3, suite: list[Row] = suite) -> list[Result]:
+        return speed.measure_rows(
+            rows, rounds=rounds, seconds=1.0, out=str(tmp_path), name="goals", suite=suite
+        )
+
+    once = measure(suite[1:2])
+    assert once == [dataclasses.replace(result(), row=suite[1])]
+    assert measure(suite[1:]) == [*once, dataclasses.replace(result(), row=suite[2])]
+    assert measured == [5, 7], "what is known was measured again"
+    whole = measure(suite)
+    assert measured == [5, 7, 3] and [one.row for one in whole] == suite
+    written = (tmp_path / "goals.md").read_text()
+    assert [written.index(one.name) for one in suite] == sorted(written.index(one.name) for one in suite)
+    capsys.readouterr()
+    measure(suite[:1], rounds=2)
+    assert measured == [5, 7, 3, 3] and "holds for other rounds" in capsys.readouterr().out
+    measure(suite[:1], rounds=2, suite=[])
+    assert measured[4:] == [3], "a single row is measured whenever it is asked for"
 
 
 def test_suites_are_rows_that_work_and_are_chosen_by_words(
