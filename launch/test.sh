@@ -7,8 +7,9 @@
 #
 # --slow adds the tests that take minutes, --parity those that compare with PyTorch and transformers, which it
 # installs. --tpu runs the tests of the TPU compiler alone, which needs no TPU: it installs libtpu (0.6 GB) into a folder
-# of its own, where no other test finds it, since JAX behaves otherwise wherever libtpu is importable. One process a core, up to four, runs them. Works in .venv, as local.sh does; ends with pytest's own
-# summary and exit code.
+# of its own, where no other test finds it, since JAX behaves otherwise wherever libtpu is importable. One process a core,
+# up to four, runs them, each whole files: what one test of a file has compiled or trained serves the next. Works in
+# .venv, as local.sh does; ends with pytest's own summary and exit code.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/environment.sh
@@ -41,4 +42,4 @@ print(next(m[1] for r in importlib.metadata.requires("jax") if (m := re.match(r"
         tests/plan/test_tpu.py tests/plan/test_golden.py::test_what_a_recipe_sends_on_tpus tests/attention/test_kernels.py
     )
 fi
-exec "$python" -m pytest -n auto --maxprocesses=4 --dist=loadgroup ${arguments[@]+"${arguments[@]}"}
+exec "$python" -m pytest -n auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder ${arguments[@]+"${arguments[@]}"}
