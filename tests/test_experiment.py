@@ -306,8 +306,9 @@ def source_of(name: str) -> str:
 SINGLE = [name for name in ALL if name not in TABLES and "experiment.main(config()" in source_of(name)]
 
 
-# One of each way to run; the others differ in settings, which every change reads but few changes break.
-QUICK = ("quickstart", "pretrain.bert_base", "pretrain.electra_small", "finetune.tweets")
+# One of each way to run; the others differ in settings, which every change reads but few changes break, or have
+# tests of their own: the two networks of ELECTRA in tests/tasks/test_rtd.py.
+QUICK = ("quickstart", "pretrain.bert_base", "finetune.tweets")
 
 
 @pytest.mark.parametrize("name", slow_but(SINGLE, [f"experiments.{name}" for name in QUICK]))

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from cases import slow_but
 from runs import records, tiny
 
 from bertjax import inherit, train
@@ -49,7 +50,7 @@ def stored(workdir: pathlib.Path) -> dict[str, np.ndarray]:
     return flat(unstack_layers(jax.device_get(Checkpoints(workdir).load_params(4))))
 
 
-@pytest.mark.parametrize("scan", ["true", "false"])
+@pytest.mark.parametrize("scan", slow_but(["true", "false"], ["true"]))
 def test_everything_that_both_have_is_taken_over(first: pathlib.Path, scan: str) -> None:
     found, said = started(f"model.init={first}", f"model.scan={scan}")
     wanted = stored(first)

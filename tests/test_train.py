@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from cases import slow_but
 from jax.sharding import PartitionSpec as P
 from runs import assert_near, put, start, tiny
 
@@ -93,7 +94,7 @@ def assert_same_step(found: tuple[Metrics, Tree], wanted: tuple[Metrics, Tree]) 
 
 
 @pytest.mark.parametrize("scan", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["loop", "scan"])
-@pytest.mark.parametrize("mesh", MESHES)
+@pytest.mark.parametrize("mesh", slow_but(MESHES, ("data 8", "fsdp 8", "fsdp 2, tensor 2, sequence 2")))
 def test_every_mesh_gives_the_loss_and_the_gradient_of_one_device(mesh: str, scan: bool) -> None:
     metrics, gradient = one_step()
     wanted = metrics, stack_layers(gradient) if scan else gradient

@@ -31,14 +31,25 @@ from bertjax.settings import describe, override
 from bertjax.types import Array
 from tests.attention import battery
 from tests.attention.battery import CHECKS, FAST, case_of, options_of, refusal, small_batch
+from tests.cases import slow_but
 
 README = pathlib.Path(__file__).parents[2] / "README.md"
 
 
-# What one check compiles the next ones use: all of a variant run in one process.
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+# Near relatives of others: of full, window, longformer, linear and mixer.
+RELATIVES = ("talking_heads", "qk_norm", "local_global", "bigbird", "performer", "cosformer")
+RELATIVES += ("fourier", "feedforward_only")
+# What costs a program of its own, and tells of a run's arrangement rather than of the variant.
+ARRANGEMENTS = (battery.bfloat16_is_close_to_float32, battery.scanned_rematerialised_and_sharded_equals_plain)
+
+
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in ATTENTIONS]
+    "name, check",
+    slow_but(
+        [(name, check) for name in ATTENTIONS for check in CHECKS],
+        [(name, c) for name in ATTENTIONS for c in CHECKS if name not in RELATIVES or c not in ARRANGEMENTS],
+    ),
+    ids=[f"{name}-{check.__name__}" for name in ATTENTIONS for check in CHECKS],
 )
 def test_battery(name: str, check: Callable[[str], None]) -> None:
     check(name)
@@ -77,7 +88,6 @@ def added(tmp_path_factory: pytest.TempPathFactory) -> Variant:
     return registry["sharp"]
 
 
-@pytest.mark.xdist_group("added")
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_a_variant_added_on_the_fly(
     check: Callable[[str], None], added: Variant, monkeypatch: pytest.MonkeyPatch
@@ -86,7 +96,6 @@ def test_a_variant_added_on_the_fly(
     check("sharp")
 
 
-@pytest.mark.xdist_group("added")
 def test_an_added_variant_is_chosen_and_priced_as_all_others(
     added: Variant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,7 +124,6 @@ class Leaky(AttentionOptions):
     """Options of a variant that is wrong."""
 
 
-@pytest.mark.xdist_group("leaky")
 @pytest.mark.parametrize(
     "check",
     [

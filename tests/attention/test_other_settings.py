@@ -14,6 +14,7 @@ from bertjax.attention.mixer import Mixer
 from bertjax.attention.performer import Performer
 from bertjax.attention.synthesizer import Synthesizer
 from tests.attention import battery
+from tests.cases import slow_but
 
 KINDS = ("dense", "factorised_dense", "random", "factorised_random", "content")
 SETTINGS: dict[str, tuple[str, AttentionOptions]] = {
@@ -38,7 +39,10 @@ SETTINGS: dict[str, tuple[str, AttentionOptions]] = {
     ids=lambda check: check.__name__,
 )
 @pytest.mark.parametrize(
-    "setting", [pytest.param(setting, marks=pytest.mark.xdist_group(setting)) for setting in SETTINGS]
+    "setting",
+    slow_but(
+        SETTINGS, ("fourier by matrix", "gated unit in chunks", "random mixer", "hybrid of two that pack")
+    ),
 )
 def test_setting(setting: str, check: object, monkeypatch: pytest.MonkeyPatch) -> None:
     name, options = SETTINGS[setting]

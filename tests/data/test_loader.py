@@ -19,6 +19,7 @@ from bertjax.data.formats import FORMATS
 from bertjax.data.loader import Loader, abstract_batch, measure
 from bertjax.sharding import MeshConfig, make_mesh
 from bertjax.types import Batch
+from tests.cases import slow_but
 
 LENGTH = 28
 RULES = "fsdp_tensor_sequence"
@@ -227,7 +228,7 @@ np.savez(output, built=sum(asked), **{key: np.stack(arrays) for key, arrays in h
 
 
 @pytest.mark.multiprocess
-@pytest.mark.parametrize("count", [1, 2, 4])
+@pytest.mark.parametrize("count", slow_but([1, 2, 4], [2]))
 def test_processes_together_hold_the_batches_and_build_only_their_own_rows(
     count: int, tmp_path: pathlib.Path
 ) -> None:

@@ -18,6 +18,7 @@ from bertjax.layers.position import T5, Alibi, NoPosition, Rope
 from bertjax.models.block import Block
 from bertjax.models.encoder import Encoder
 from bertjax.models.stacking import locate, stack_layers, unstack_layers
+from tests.cases import slow_but
 from tests.helpers import (
     assert_close,
     declared_parameters,
@@ -54,7 +55,7 @@ COMBINATIONS = {
     "convolution": small(convolution=3, convolution_activation="gelu", layers=3),
     "bare": small(block="pre", embedding_norm=False, activation="silu", embedding_width=16, sharing="ffn"),
 }
-
+QUICK = ("bert", "modern", "albert", "shared_attention")  # with most of the values between them
 
 # ------------------------------------------------------------------------------------------ formulas
 
@@ -143,7 +144,7 @@ def test_layer_drop_skips_whole_layers_at_its_rate():
 # ------------------------------------------------------------------------------------------ all ways to run
 
 
-@pytest.mark.parametrize("name", COMBINATIONS)
+@pytest.mark.parametrize("name", slow_but(COMBINATIONS, QUICK))
 def test_scan_with_remat_equals_the_loop(name):
     """In value and gradient, with the one format of parameters."""
     config = COMBINATIONS[name]
@@ -163,7 +164,7 @@ def is_used(path):
     return not jax.tree_util.keystr(path).endswith("['key']['bias']")
 
 
-@pytest.mark.parametrize("name", COMBINATIONS)
+@pytest.mark.parametrize("name", slow_but(COMBINATIONS, QUICK))
 def test_sharded_equals_single(name):
     config = dataclasses.replace(COMBINATIONS[name], heads=4, scan=True)
     batch, params, declared = make_batch((8, 5, 8, 3)), parameters(config), declared_parameters(config)
@@ -178,7 +179,7 @@ def test_sharded_equals_single(name):
     assert_close(sharded_grad, grad, 5e-5)
 
 
-@pytest.mark.parametrize("name", COMBINATIONS)
+@pytest.mark.parametrize("name", slow_but(COMBINATIONS, QUICK))
 def test_half_precision_is_near_float32(name):
     config = COMBINATIONS[name]
     params = parameters(config)
@@ -209,8 +210,13 @@ def untied(config, params):
     return {**params, "stack": {"group_0": stack}}
 
 
-@pytest.mark.parametrize("scan", [False, True])
-@pytest.mark.parametrize("sharing", ["attention", "ffn", "all"])
+@pytest.mark.parametrize(
+    "sharing, scan",
+    slow_but(
+        [(sharing, scan) for sharing in ("attention", "ffn", "all") for scan in (False, True)],
+        [("attention", True), ("ffn", False), ("all", True)],
+    ),
+)
 def test_sharing_equals_tied_copies(sharing, scan):
     """In value; and the gradient of what is shared is the sum of the copies' gradients."""
     config = small(layers=3, sharing=sharing)

@@ -11,6 +11,7 @@ from bertjax import sharding
 from bertjax.layers.mask import AttentionMask
 from bertjax.models.encoder import Encoder
 from bertjax.models.stacking import stack_layers, unstack_layers
+from tests.cases import slow_but
 from tests.helpers import (
     assert_close,
     declared_parameters,
@@ -24,11 +25,16 @@ from tests.helpers import (
 
 BATCH = make_batch()
 NORMS = ("post", "pre")
+REMATS = ("none", "block", "dots")
 
 
-@pytest.mark.parametrize("block", NORMS)
-@pytest.mark.parametrize("remat", ["none", "block", "dots"])
-@pytest.mark.parametrize("scan", [False, True])
+@pytest.mark.parametrize(
+    "block, remat, scan",
+    slow_but(
+        [(block, remat, scan) for block in NORMS for remat in REMATS for scan in (False, True)],
+        [*(("post", remat, True) for remat in REMATS), ("pre", "block", False), ("pre", "dots", True)],
+    ),
+)
 def test_scan_loop_and_remat_agree(block, remat, scan):
     """In value, and in the gradient of every parameter."""
     params = parameters(small(block=block))

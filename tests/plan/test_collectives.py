@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import pytest
+from cases import slow_but
 from runs import parameter_shapes, tiny
 
 from bertjax import sharding
@@ -194,7 +195,7 @@ def compiled(*settings: str) -> tuple[Any, list[Collective]]:
     return program, collectives(module, program.mesh)
 
 
-@pytest.mark.parametrize("name", GOLDEN)
+@pytest.mark.parametrize("name", slow_but(GOLDEN, ("data", "fsdp", "tensor")))
 def test_the_exchanges_of_a_preset(name: str) -> None:
     """Gradients alone where rows are split, parameters too where they are; never an activation but over `tensor`."""
     settings, wanted = GOLDEN[name]

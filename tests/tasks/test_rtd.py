@@ -16,6 +16,7 @@ from bertjax.tasks.generator import Generator, sample
 from bertjax.tasks.mlm import Mlm
 from bertjax.tasks.restore import Restore
 from bertjax.tasks.rtd import Rtd
+from tests.cases import slow_but
 from tests.helpers import small
 from tests.tasks.learning import learn
 from tests.tasks.rows import PAIRS, VOCAB, chosen_positions, corrupt, forward, make_rows, random_parameters
@@ -236,7 +237,13 @@ def test_sizes_that_are_none_are_refused(wrong):
 
 @pytest.mark.parametrize(
     "chosen, falls",
-    [((Generator(size=1.0), Rtd()), ("generator", "rtd")), ((Generator(size=1.0), Restore()), ("restore",))],
+    slow_but(
+        [
+            ((Generator(size=1.0), Rtd()), ("generator", "rtd")),
+            ((Generator(size=1.0), Restore()), ("restore",)),
+        ],
+        [((Generator(size=1.0), Rtd()), ("generator", "rtd"))],
+    ),
 )
 def test_the_losses_fall(chosen, falls):
     history = learn(chosen, PAIRS, steps=40, batches=1)
