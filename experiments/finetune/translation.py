@@ -61,12 +61,13 @@ def pairs() -> tuple[list[Pair], list[Pair]]:
     held = chosen[:number]
     apart = [pair for pair in parts.items() if not any(overlaps(pair, other) for other in held)]
     apart = [(text, target) for text, target in apart if text not in short]
-    return (
-        *(
-            [{"text": text, "target": target} for text, target in some]
-            for some in (held, chosen[number:] + apart)
-        ),
-    )
+    learned = chosen[number:] + apart
+    return [_record(pair) for pair in held], [_record(pair) for pair in learned]
+
+
+def _record(pair: tuple[str, str]) -> Pair:
+    text, target = pair
+    return {"text": text, "target": target}
 
 
 def clauses(text: str, target: str) -> dict[str, str]:
