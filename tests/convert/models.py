@@ -38,9 +38,9 @@ ONE_SIDE: dict[str, Any] = {
 }
 
 
-def two_sides(*, tied: bool = True, **of_decoder: Any) -> dict[str, Any]:
+def two_sides(**of_decoder: Any) -> dict[str, Any]:
     """An encoder, and a decoder with changes."""
-    encoder = {**ONE_SIDE, "is_decoder": False, "add_cross_attention": False, "tie_word_embeddings": tied}
+    encoder = {**ONE_SIDE, "is_decoder": False, "add_cross_attention": False, "tie_word_embeddings": True}
     decoder = {**encoder, "is_decoder": True, "add_cross_attention": True, **of_decoder}
     return {"encoder": encoder, "decoder": decoder, "is_encoder_decoder": True}
 
@@ -150,11 +150,7 @@ VARIANTS: dict[str, tuple[str, str, dict[str, Any]]] = {
         {"attention_type": "original_full", "block_size": None, "num_random_blocks": None},
     ),
     "bigbird in short rows": ("big_bird", "Model", {"max_position_embeddings": 14}),
-    "a deeper decoder with untied tables": (
-        "encoder-decoder",
-        "Model",
-        two_sides(tied=False, num_hidden_layers=4),
-    ),
+    "a deeper decoder": ("encoder-decoder", "Model", two_sides(num_hidden_layers=4)),
     "nystromformer with landmarks": ("nystromformer", "ForMaskedLM", {"num_landmarks": 6}),
 }
 LABELS = {"id2label": {"0": "no", "1": "perhaps", "2": "yes"}, "label2id": {"no": 0, "perhaps": 1, "yes": 2}}

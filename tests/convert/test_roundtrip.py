@@ -226,12 +226,12 @@ def test_what_a_task_has_learned(task: Any, name: str, tmp_path: pathlib.Path) -
     assert all(getattr(head, "labels", labels) == labels for head in back.config.heads)
 
 
-@pytest.mark.parametrize("table", ["encoder", "own"])
-def test_a_decoder_is_written_with_its_encoder(table: Any, tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize(("table", "tied"), [("encoder", "true"), ("own", "true"), ("own", "false")])
+def test_a_decoder_is_written_with_its_encoder(table: Any, tied: str, tmp_path: pathlib.Path) -> None:
     """Under whatever name its task goes; whose table it reads comes back, though config.json does not tell."""
     options = DecoderOptions(layers=1, table=table)
     task = tasks.Translate(called="de_en", decoder=options, target_tokens=8)
-    model = random_model(dataclasses.replace(tiny(), tasks=(task,)))
+    model = random_model(dataclasses.replace(tiny(f"model.tied={tied}"), tasks=(task,)))
     plan = write(model, tmp_path)
     assert plan.class_name == "EncoderDecoderModel" and plan.config["decoder"]["num_hidden_layers"] == 1
     assert "decoder.bert.embeddings.word_embeddings.weight" in plan.tensors()
@@ -260,7 +260,7 @@ def test_pairs_that_do_not_fit(tmp_path: pathlib.Path) -> None:
             ({**sides, "encoder": None}, "the encoder is of the family None"),
             (two_sides(num_hidden_layers=10**6), "layers of the decoder are more than"),
             (two_sides(num_hidden_layers=9), "config.json says more layers than it has"),
-            ({**sides, "eos_token_id": 7}, "eos_token_id=7 is not the token sep"),
+            ({"eos_token_id": 7}, "eos_token_id=7 is not the token sep"),
         )
     ):
         folder = write_published(

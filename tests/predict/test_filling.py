@@ -64,7 +64,8 @@ def test_gaps_that_know_of_each_other(bundle: Bundle, order: Order) -> None:
     assert found["probability"] == pytest.approx(product, rel=1e-4)
     alone, alike = fill_mask(bundle, texts[:2], top=2, options=OPTIONS)
     assert other == {**alike, "probability": pytest.approx(alike["masks"][0]["candidates"][0]["probability"])}
-    assert found["text"] != alone["text"] and "probability" not in alone
+    firsts = [[gap["candidates"][0]["probability"] for gap in one["masks"]] for one in (found, alone)]
+    assert np.abs(np.subtract(*firsts)).max() > 1e-3 and "probability" not in alone
     with refused(f"the text has 9 gaps and order={order} fills at most 8"):
         fill_mask(bundle, texts, order=order, options=OPTIONS)
 
