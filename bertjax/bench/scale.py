@@ -184,7 +184,7 @@ def head(options: Laws) -> list[Seen]:
 
 def memory(options: Laws) -> list[Seen]:
     """A plan tells what a process will take."""
-    model = dataclasses.replace(options.model, layers=4, width=512, heads=8, vocab=30522)
+    model = dataclasses.replace(options.model, layers=4, width=512, heads=8, vocab=30522, scan=True)
     length = 128
     config = config_of(model, options.tokens // 2 // length, length)
     planned, seen, analytic = taken(config)

@@ -110,7 +110,9 @@ def compare(file: str, key: tuple[str, str], found: Mapping[str, list[int]], ver
             + "\n"
         )
     elif known["version"] == version:
-        assert found == known["recipes"][recipe][mesh]
+        assert found == known["recipes"].get(recipe, {}).get(mesh), (
+            f"{file} says otherwise: see the head of this file"
+        )
 
 
 def misplaced(
