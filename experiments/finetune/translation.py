@@ -13,9 +13,10 @@ stands in its place in pairs of equal length. The model knows nothing of places.
 
 Paper: Vaswani et al., 1706.03762; Rothe et al., 1907.12461.
 Command: python -m experiments.finetune.translation --workdir=runs/translation
-Cost: needs Debian's packages debian-reference-en, debian-reference-zh-cn and debian-reference-zh-tw (apt-get install).
+Cost: 1,336 steps of 32 pairs, minutes on two CPU cores; needs Debian's packages debian-reference-en,
+debian-reference-zh-cn and debian-reference-zh-tw (apt-get install).
 Expected: BLEU at least 30 points above the 35.6 of the text as it is; that of the table is 79.5. The model was not run
-here to its end.
+here to its end: while learning, 65 % of the tokens were right after 450 steps of a run of 4,175, and more with each.
 """
 
 import collections
@@ -112,7 +113,7 @@ def config() -> Config:
         tasks=(Translate(target_tokens=48, tokenize="zh", metric="bleu"),),
         optim=OptimConfig(learning_rate=1.5e-3, warmup_share=0.1, weight_decay=0.01),
         train=TrainConfig(
-            epochs=25, batch_size=32, log_every=100, eval_every=None, checkpoint_every=100_000, keep=1
+            epochs=8, batch_size=32, log_every=100, eval_every=None, checkpoint_every=100_000, keep=1
         ),
     )
 
