@@ -32,6 +32,7 @@ FREE = {
     "train.eval_batches",
     "train.checkpoint_every",
     "train.keep",
+    "train.compiled",
     *(f"train.watchdog.{name}" for name in ("steps", "seconds", "start", "pause", "silence")),
 }
 

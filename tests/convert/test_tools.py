@@ -345,12 +345,18 @@ def test_any_value_of_a_config_is_read_or_refused_in_one_line(name: str, tmp_pat
     end = "ForSequenceClassification" if "ForSequenceClassification" in family.architectures else "Model"
     folder = pathlib.Path(write_published(tmp_path / "theirs", name, end))
     theirs = json.loads((folder / "config.json").read_text())
-    keys = [*theirs, "problem_type", "num_labels", "tie_word_embeddings", "classifier_dropout"]
-    cases = [(key, value) for key in keys for value in ODD]
+    keys = [
+        (key,) for key in (*theirs, "problem_type", "num_labels", "tie_word_embeddings", "classifier_dropout")
+    ]
+    keys = [(part, key) for part in ("encoder", "decoder") for key in theirs.get(part, ())] or keys
+    cases = [(where, value) for where in keys for value in ODD]
     read, random = 0, np.random.default_rng(0)
     for number in random.choice(len(cases), 80, replace=False):
-        key, value = cases[number]
-        (folder / "config.json").write_text(json.dumps({**theirs, key: value}))
+        where, value = cases[number]
+        changed = json.loads(json.dumps(theirs))
+        inner = functools.reduce(dict.__getitem__, where[:-1], changed)
+        inner[where[-1]] = value
+        (folder / "config.json").write_text(json.dumps(changed))
         try:
             with open_source(str(folder)) as source:
                 read_model(source)
