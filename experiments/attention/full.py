@@ -10,8 +10,8 @@ and keys to turn: with learned ones the same model is hardly better than one wit
 
 Paper: Vaswani et al., 1706.03762.
 Command: python -m experiments.attention.full --workdir=runs/attention/full
-Cost: 45 s on two CPU cores that do nothing else, 42 ms a step.
-Expected: 16.5% of held-out masked words right, and feedforward_only 11.2%.
+Cost: 45 s on two CPU cores that do nothing else, 36 ms a step.
+Expected: 16.4% of held-out masked words right, and feedforward_only 11.2%.
 """
 
 import dataclasses
