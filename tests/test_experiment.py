@@ -307,7 +307,7 @@ SINGLE = [name for name in ALL if name not in TABLES and "experiment.main(config
 
 # One of each way to run; the others differ in settings, which every change reads but few changes break, or have
 # tests of their own: the two networks of ELECTRA in tests/tasks/test_rtd.py.
-QUICK = ("quickstart", "pretrain.bert_base", "finetune.tweets")
+QUICK = ("quickstart", "finetune.tweets")
 
 
 @pytest.mark.parametrize("name", slow_but(SINGLE, [f"experiments.{name}" for name in QUICK]))
