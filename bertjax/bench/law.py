@@ -2,6 +2,8 @@
 
 Each law is a function of the options that gives a `Seen`: points, one number made of them, and its bounds. Points are
 the least of some rounds in turns: what else the machine does can only add to a time.
+
+Some minutes go by until all are measured, so a list is written after each law, and goes on from there (`known`).
 """
 
 import dataclasses
@@ -9,11 +11,13 @@ import json
 import pathlib
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, Protocol
+from itertools import chain
+from typing import Any, ClassVar, Protocol
 
 import jax
 import numpy as np
 
+from bertjax.bench import known
 from bertjax.bench.machine import processor
 from bertjax.bench.table import MISSING, table
 from bertjax.data.files import replace_file
@@ -22,6 +26,33 @@ from bertjax.layers.config import EncoderConfig
 from bertjax.settings import suggest
 
 HEAD = ("law", "measured", "fit", "seen", "bound", "met")
+# What decides a point: steps, how they are compiled and planned, and the laws themselves.
+CODE = (
+    *(
+        "adversarial.py",
+        "attention",
+        "config.py",
+        "layers",
+        "metrics.py",
+        "models",
+        "optim.py",
+        "plan",
+        "program.py",
+    ),
+    *(
+        "sharding.py",
+        "step.py",
+        "tasks",
+        "bench/compile.py",
+        "bench/growth.py",
+        "bench/law.py",
+        "bench/machine.py",
+    ),
+    *("bench/memory.py", "bench/row.py", "bench/scale.py"),
+)
+
+
+NOTHING = (-np.inf, np.inf)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,8 +67,8 @@ class Laws:
     """The encoder; each law sets what it is about (attention, vocabulary, depth) and leaves the rest."""
     tokens: int = 8192
     """Tokens in a batch, about."""
-    rounds: int = 3
-    """Rounds that count, after one that does not; the fastest does."""
+    rounds: int = 5
+    """Rounds in turns, of which the fastest counts."""
     topologies: tuple[str, ...] = ()
     """Machines to compile for that are not here, as v5e:4x4,v5e:16x16 (needs libtpu); none leaves that law out."""
     out: str = "runs/bench"
@@ -81,9 +112,25 @@ class Seen:
         met = MISSING if self.met is None else "yes" if self.met else "NO"
         return self.law, f"{points} {self.unit}", self.fit, f"{self.seen:.3f}", bound, met
 
+    def as_json(self) -> dict[str, Any]:
+        """All of it, and whether it was met; JSON has no infinite numbers."""
+        return {
+            **dataclasses.asdict(self),
+            "bounds": None if self.met is None else self.bounds,
+            "met": self.met,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Seen":
+        """What was written."""
+        fields = {field.name: data[field.name] for field in dataclasses.fields(cls)}
+        return cls(**{**fields, "bounds": tuple(data["bounds"] or NOTHING)})
+
 
 class Asked(Protocol):
-    """Options of any list of laws."""
+    """Options of any list of laws, a dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
     def only(self) -> tuple[str, ...]:
@@ -95,14 +142,19 @@ class Asked(Protocol):
 
 
 def fastest(runs: Mapping[Any, Callable[[], Any]], rounds: int) -> dict[Any, float]:
-    """Seconds of each run, the least of some rounds in which all have their turns, after one that does not count."""
+    """Seconds of each run, the least of some rounds in which all have their turns.
+
+    In a turn it runs twice, and the second counts: the memory of a step is given back to the system when its results
+    are there already, while the next one runs, and who comes after the largest of a list would pay for that.
+    """
     times: dict[Hashable, list[float]] = {name: [] for name in runs}
-    for turn in range(rounds + 1):
+    for _ in range(rounds):
         for name, run in runs.items():
-            began = time.perf_counter()
-            jax.block_until_ready(run())
-            if turn:
-                times[name].append(time.perf_counter() - began)
+            for counts in (False, True):
+                began = time.perf_counter()
+                jax.block_until_ready(run())
+                if counts:
+                    times[name].append(time.perf_counter() - began)
     return {name: min(found) for name, found in times.items()}
 
 
@@ -111,8 +163,18 @@ def spread(values: Sequence[float]) -> float:
     return max(values) / min(values)
 
 
-def measure(laws: Mapping[str, Callable[[Any], Sequence[Seen]]], options: Asked, name: str) -> list[Seen]:
-    """Measures laws one after the other; prints each and writes NAME.md and NAME.json into a folder after it."""
+def measure(
+    laws: Mapping[str, Callable[[Any], Sequence[Seen]]],
+    options: Asked,
+    name: str,
+    *,
+    code: Sequence[str] = (),
+) -> list[Seen]:
+    """Measures laws one after the other; prints each and writes NAME.md and NAME.json into a folder after it.
+
+    With `code`, the files that decide what is seen, laws that the folder holds for just this stay as they are; without,
+    all are measured anew.
+    """
     for wanted in options.only:
         if wanted not in laws:
             raise ValueError(f"only={wanted} is no law of bench {name}: {suggest(wanted, list(laws))}")
@@ -121,19 +183,33 @@ def measure(laws: Mapping[str, Callable[[Any], Sequence[Seen]]], options: Asked,
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"out={options.out} cannot be a folder: {error.strerror}; name another") from None
-    found: list[Seen] = []
-    for key, law in laws.items():
-        if options.only and key not in options.only:
+    about, numbers = header(options, code), folder / f"{name}.json"
+    kept = known.read(numbers, about, "laws") if code else []
+    found = {entry["name"]: [Seen.from_json(one) for one in entry["seen"]] for entry in kept}
+    for key in options.only or laws:
+        if key in found:
+            print(f"{key}: known, in {numbers}", flush=True)
             continue
-        for seen in law(options):
-            found.append(seen)
-            print(" | ".join(seen.row), flush=True)
-        data = [{**dataclasses.asdict(one), "met": one.met} for one in found]
-        replace_file(str(folder / f"{name}.json"), (json.dumps(data, indent=1) + "\n").encode())
-        replace_file(str(folder / f"{name}.md"), markdown(found).encode())
-    plot(found, folder / f"{name}.png")
+        found[key] = [*laws[key](options)]
+        for one in found[key]:
+            print(" | ".join(one.row), flush=True)
+        found = {each: found[each] for each in laws if each in found}
+        entries = [{"name": each, "seen": [one.as_json() for one in seen]} for each, seen in found.items()]
+        replace_file(str(numbers), (json.dumps({"about": about, "laws": entries}, indent=1) + "\n").encode())
+        replace_file(str(folder / f"{name}.md"), markdown([*chain(*found.values())]).encode())
+    seen = [*chain(*found.values())]
+    plot(seen, folder / f"{name}.png")
     print(f"written to {folder}/{name}.md, .json and .png")
-    return found
+    return seen
+
+
+def header(options: Asked, code: Sequence[str]) -> dict[str, Any]:
+    """What a measurement holds for: all that was asked, but for which laws and where to write them."""
+    names = [field.name for field in dataclasses.fields(options)]
+    asked = {name: str(getattr(options, name)) for name in names if name not in ("only", "out")}
+    where = f"{jax.default_backend()}, {processor()}, {available_cores()} cores"
+    digest = known.digest_of_code(code) if code else None
+    return {**asked, "machine": where, "jax": jax.__version__, "code": digest}
 
 
 def markdown(found: Sequence[Seen]) -> str:

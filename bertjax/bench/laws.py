@@ -1,7 +1,7 @@
 """All laws of growth, of steps and of their compilation, as one table: `python -m bertjax bench laws`."""
 
 from bertjax.bench import compile, scale
-from bertjax.bench.law import Laws, measure
+from bertjax.bench.law import CODE, Laws, measure
 
 USAGE = """usage: python -m bertjax bench laws [--option=value ...]
 
@@ -16,4 +16,4 @@ LAWS = {**scale.LAWS, **compile.LAWS}
 
 def run(options: Laws) -> None:
     """Measures them all."""
-    measure(LAWS, options, "laws")
+    measure(LAWS, options, "laws", code=CODE)

@@ -3,7 +3,7 @@
     padding     time per real token, of text that padded rows would hold 0 to 60 % padding of, packed best-fit
     documents   a row of 2048 that holds four documents of 512, over four rows of 512, as many tokens a batch
     window      time per token of sliding windows, from rows of 1024 to rows of 8192
-    head        what predictions add to a step, over their number
+    head        what further predictions add to a step, over their number
     memory      what a process takes for a step, over what `--mode=plan` says
 
 Whole training steps, but for memory all on as many tokens. Where no kernel skips blocks (the reference on a CPU), full
@@ -13,6 +13,7 @@ there, since they never look at what lies further apart.
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ import numpy as np
 
 from bertjax.attention.window import Window
 from bertjax.bench.growth import exponent
-from bertjax.bench.law import Laws, Seen, fastest, measure, spread
+from bertjax.bench.law import CODE, NOTHING, Laws, Seen, fastest, measure, spread
 from bertjax.bench.memory import taken
 from bertjax.bench.row import packed_rows
 from bertjax.config import Config, DataConfig, TrainConfig
@@ -39,16 +40,21 @@ Measures how the price of a training step grows: with padding that is packed awa
 length under a window, with the tokens predicted, and its memory beside what a plan says. Each is a law with a bound.
 
     python -m bertjax bench scale
-    python -m bertjax bench scale --only=window,head --rounds=5
+    python -m bertjax bench scale --only=window,head --rounds=9
     python -m bertjax bench scale --model=base --model.dtype=bfloat16 --tokens=65536      on an accelerator"""
 
 OPTIONS = Laws()
 
 PADDING = (0.0, 0.2, 0.4, 0.6)
 LENGTHS = (1024, 2048, 4096, 8192)
-RATES = (0.01, 0.05, 0.1, 0.2, 0.4)  # the first is what the others are counted from
+RATES = (
+    0.05,
+    0.1,
+    0.2,
+    0.4,
+    0.8,
+)  # each twice the one before, so every difference is well above the clock's noise
 WINDOW = 128
-NOTHING = (-np.inf, np.inf)
 
 
 class Step:
@@ -164,7 +170,11 @@ def window(options: Laws) -> list[Seen]:
 
 
 def head(options: Laws) -> list[Seen]:
-    """Only what is predicted is paid for."""
+    """Only what is predicted is paid for: from one number to the next, as much is added as there are more of them.
+
+    So nothing has to be known of what a step costs without predictions. A head that ran over all positions would add
+    nothing, which is an exponent of 0.
+    """
     model = dataclasses.replace(options.model, layers=1, vocab=30522)
     runs, length = {}, 128
     rows = options.tokens // 4 // length
@@ -173,12 +183,13 @@ def head(options: Laws) -> list[Seen]:
         runs[rate] = Step(config, batch_of(config, np.full(rows, length)))
     predicted = {rate: int(step()["predicted"][0]) for rate, step in runs.items()}
     times = fastest(runs, options.rounds)
-    base = RATES[0]
-    more = {predicted[rate] - predicted[base]: times[rate] - times[base] for rate in RATES[1:]}
-    grown = exponent(more, min(more), max(more))
-    assert grown is not None, "four points or more"
-    points = {str(number): 1e3 * seconds for number, seconds in more.items()}
-    law = f"what predictions add to a step with {predicted[base]} grows with their number"
+    added = {
+        predicted[more] - predicted[few]: times[more] - times[few] for few, more in itertools.pairwise(RATES)
+    }
+    grown = exponent(added, min(added), max(added)) if min(added.values()) > 0 else 0.0
+    assert grown is not None, "four points"
+    points = {f"{number} more": 1e3 * seconds for number, seconds in added.items()}
+    law = "what further predictions add to a step grows with their number"
     return [Seen(law, points, "ms", "exponent", grown, (0.9, 1.1))]
 
 
@@ -207,4 +218,4 @@ LAWS: dict[str, Callable[[Laws], Sequence[Seen]]] = {
 
 def run(options: Laws) -> None:
     """Measures the laws of a step."""
-    measure(LAWS, options, "scale")
+    measure(LAWS, options, "scale", code=CODE)

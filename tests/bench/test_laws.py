@@ -1,5 +1,6 @@
 """Laws of growth: what is printed is what was measured, and what breaks a law is told."""
 
+import dataclasses
 import json
 import pathlib
 import sys
@@ -41,8 +42,9 @@ def test_what_is_held_to_what(
 def test_a_list_is_written(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     made = {"good": lambda options: [seen(1.0, (0, 1.1))], "bad": lambda options: [seen(2.0, (0, 1.1))]}
     law.measure(made, Laws(only=("bad",), out=str(tmp_path)), "laws")
-    assert [(one["seen"], one["met"]) for one in json.loads((tmp_path / "laws.json").read_text())] == [
-        (2.0, False)
+    written = json.loads((tmp_path / "laws.json").read_text())["laws"]
+    assert [(entry["name"], one["seen"], one["met"]) for entry in written for one in entry["seen"]] == [
+        ("bad", 2.0, False)
     ]
     assert (
         "| a law | one 1, two 2 s | ratio | 2.000 | at most 1.1 | NO |" in (tmp_path / "laws.md").read_text()
@@ -51,6 +53,30 @@ def test_a_list_is_written(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture
     assert "a law | one 1" in capsys.readouterr().out
     with pytest.raises(ValueError, match="only=bat is no law of bench laws: did you mean 'bad'"):
         law.measure(made, Laws(only=("bat",), out=str(tmp_path)), "laws")
+
+
+def test_a_list_goes_on(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is there is kept, in the order of the list; it is measured anew for other options, and without `code`."""
+    asked = []
+
+    def make(value: float, bounds: tuple[float, float]) -> Any:
+        return lambda options: asked.append(value) or [seen(value, bounds)]
+
+    made = {"one": make(1.0, (0, 1.1)), "two": make(2.0, law.NOTHING), "three": make(3.0, (0, 1.1))}
+    options = Laws(only=("three",), out=str(tmp_path))
+    law.measure(made, options, "laws", code=("bench/law.py",))
+    found = law.measure(made, dataclasses.replace(options, only=()), "laws", code=("bench/law.py",))
+    assert asked == [3.0, 1.0, 2.0] and [one.seen for one in found] == [1.0, 2.0, 3.0]
+    assert "three: known, in" in capsys.readouterr().out
+    assert (
+        law.measure(made, dataclasses.replace(options, only=("two",)), "laws", code=("bench/law.py",))
+        == found
+    )
+    assert len(asked) == 3 and "NaN" not in (tmp_path / "laws.json").read_text()
+    assert "Infinity" not in (tmp_path / "laws.json").read_text()
+    law.measure(made, dataclasses.replace(options, rounds=4), "laws", code=("bench/law.py",))
+    law.measure(made, options, "laws")
+    assert asked[3:] == [3.0, 3.0]
 
 
 def test_all_laws_are_in_the_list() -> None:
@@ -103,8 +129,8 @@ def test_laws_of_steps(exact: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     def fastest(runs: Mapping[Any, Any], rounds: int) -> dict[Any, float]:
         if 0.0 in runs:  # padding
             return {share: 1.0 if exact else 1.0 + share for share in runs}
-        if 0.01 in runs:  # rates
-            return {rate: 1.0 + (rate - 0.01) ** (1 if exact else 2) for rate in runs}
+        if 0.05 in runs:  # rates
+            return {rate: 1.0 + rate ** (1 if exact else 2) for rate in runs}
         return {length: 1.0 if exact else length / 512 for length in runs}
 
     monkeypatch.setattr(scale, "Step", Fake)
@@ -113,6 +139,18 @@ def test_laws_of_steps(exact: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [one.met for one in found] == [exact, exact, None, exact, exact]
     assert found[-1].seen == pytest.approx(1 if exact else 2)
     assert "skips no blocks here" in found[2].law
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-3])
+def test_a_head_over_all_positions_breaks_its_law(noise: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It costs the same whatever is predicted, and differences of noise do not hide that."""
+    random = np.random.default_rng(0)
+    monkeypatch.setattr(scale, "Step", Fake)
+    monkeypatch.setattr(
+        scale, "fastest", lambda runs, _: {rate: 1 + noise * random.random() for rate in runs}
+    )
+    (found,) = scale.head(Laws())
+    assert found.seen == 0 and found.met is False
 
 
 @pytest.mark.parametrize("exact", [True, False])
