@@ -4,7 +4,8 @@ An input is
     a path or a pattern        text (.txt, .text, .md), JSON lines (.jsonl, .ndjson, .json), .parquet, .arrow;
                                the first two also compressed as .gz, .bz2, .xz or .zst
     hub:NAME[@CONFIG][:SPLIT]  a data set of the hub, or a folder in its layout, streamed through `datasets`
-    python-docs[:NAME]         documentation of the standard library and of installed packages, or of one
+    python-docs[:NAME]         documentation of the standard library and of installed packages, or of one of these;
+                               NAME `python` is the standard library
 
 One process reads all inputs in order and cuts them at document boundaries into units of about four
 megabytes. A unit is raw bytes: decoding, parsing and tokenising it is the work of whoever receives it, in

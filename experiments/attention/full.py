@@ -1,4 +1,4 @@
-"""The base of these experiments: softmax attention in a small encoder, on the text of the quickstart.
+"""The base of these experiments: softmax attention in a small encoder, on the documentation of this machine.
 
 Four layers of pre-norm blocks read whole rows of 64 tokens of the interpreter's documentation and learn masked words.
 The other files put another attention into it with `around`, and leave everything else as it is; `sweep` compares.
@@ -70,10 +70,15 @@ def config() -> Config:
 
 
 def prepare(config: Config, workdir: str) -> Config:
-    """The quickstart's tokenizer and corpus, made once beside the workdir, unless --set data.corpus names another."""
+    """A tokenizer and a corpus, made once beside the workdir, unless --set data.corpus names another."""
     if config.data.corpus != DataConfig().corpus:
         return config
-    return quickstart.prepare(config, str(pathlib.Path(workdir).parent))
+    return prepare_text(config, str(pathlib.Path(workdir).parent))
+
+
+def prepare_text(config: Config, folder: str) -> Config:
+    """As the quickstart does it, of the documentation of all that is installed."""
+    return quickstart.prepare(config, folder, vocabulary=("python-docs",), text=("python-docs",))
 
 
 if __name__ == "__main__":

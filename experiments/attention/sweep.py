@@ -1,4 +1,4 @@
-"""Pretrains every attention of this folder on the quickstart's corpus, and prints one table.
+"""Pretrains every attention of this folder on one corpus, and prints one table.
 
     python -m experiments.attention.sweep --workdir=runs/attention
     python -m experiments.attention.sweep --variants=full,window,linear --equal=parameters --set=train.steps=500
@@ -35,7 +35,6 @@ from bertjax.data.files import replace_file
 from bertjax.evaluate import baselines
 from bertjax.report import read_metrics
 from bertjax.train import REQUEUE
-from experiments import quickstart
 from experiments.attention import full
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -88,7 +87,7 @@ def sweep(options: Sweep) -> int:
     experiment.check_folder(str(root))
     check(options)
     if not options.smoke:
-        assignments.append(f"data.corpus={quickstart.prepare(full.config(), str(root)).data.corpus}")
+        assignments.append(f"data.corpus={full.prepare_text(full.config(), str(root)).data.corpus}")
     root = root if options.equal == "none" else root / f"equal_{options.equal}"
     names, lines = options.variants or VARIANTS, []
     for index, name in enumerate(names, 1):

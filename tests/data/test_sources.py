@@ -13,7 +13,7 @@ import pytest
 from pyarrow import parquet
 
 from bertjax.data import streams
-from bertjax.data.python_docs import documentation, prose
+from bertjax.data.python_docs import documentation, prose, python_files
 from bertjax.data.records import BadRecords, texts
 from bertjax.data.sentences import split_sentences
 from bertjax.data.sources import SourceOptions, Unit, find_sources
@@ -351,6 +351,30 @@ def test_prose_without_markup_and_code() -> None:
         "A link and emphasis in one sentence.",
         "An item of a list that is a sentence.",
     ]
+
+
+def test_the_interpreter_and_each_package_are_sources_of_their_own(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Together they are all that there is, and what is not asked for is not looked at."""
+    for name in ("lib/a.py", "lib/b/c.py", "lib/test/d.py", "lib/b/tests/e.py", "site/f.py", "site/f/g.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    place = lambda key: str(tmp_path / ("lib" if "std" in key else "site"))  # noqa: E731
+    monkeypatch.setattr("sysconfig.get_path", place)
+
+    def found(name: str | None) -> list[str]:
+        return [str(pathlib.Path(path).relative_to(tmp_path)) for path in python_files(name)]
+
+    assert found("python") == ["lib/a.py", "lib/b/c.py"] and found("b") == ["lib/b/c.py"]
+    assert found("f") == ["site/f.py", "site/f/g.py"]
+    assert found(None) == found("python") + found("f")
+    for name in ("test", "c", "site"):
+        with pytest.raises(ValueError, match=f"python-docs:{name}: no such package"):
+            python_files(name)
+    with monkeypatch.context() as patch:
+        patch.setattr("os.walk", lambda path: pytest.fail(str(path)) if path.endswith("/lib") else iter(()))
+        assert found("f") == ["site/f.py"]
 
 
 def test_the_interpreter_documents_itself() -> None:

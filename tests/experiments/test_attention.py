@@ -73,7 +73,7 @@ def test_every_variant_has_an_experiment_and_no_two_are_one() -> None:
 
 
 def test_the_corpus_lies_beside_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
-    monkeypatch.setattr(full.quickstart, "prepare", lambda config, folder: (config, folder))
+    monkeypatch.setattr(full.quickstart, "prepare", lambda config, folder, **text: (config, folder))
     assert full.prepare(full.config(), str(tmp_path / "run")) == (full.config(), str(tmp_path))
     own = dataclasses.replace(full.config(), data=DataConfig(corpus="mine"))
     assert full.prepare(own, str(tmp_path / "run")) is own
