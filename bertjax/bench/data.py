@@ -5,14 +5,17 @@
 A worker reads and lays out whole batches. Threads are what a training process has (`data.threads`); they share Python's
 lock, so they hide waiting for the disk more than they add up. Processes are what several hosts, or a process for each
 device, have. `a core` is tokens over the processors' time, which other work on the machine disturbs little; `growth` is
-tokens a second over those of one worker of the kind. Writes data.json into a folder.
+tokens a second over those of one worker of the kind. With `--text` preparing is measured, too, beside the tokenizer
+alone (`bare`). Writes data.json into a folder.
 """
 
 import dataclasses
 import json
+import os
 import pathlib
 from typing import Any
 
+from bertjax.bench.bare import compare
 from bertjax.config import DataConfig, check_mixture
 from bertjax.data.examples import Format
 from bertjax.data.files import replace_file
@@ -27,7 +30,8 @@ USAGE = """usage: python -m bertjax bench data [--option=value ...]
 Measures the loader alone: real tokens a second, and how that grows with its threads and with processes.
 
     python -m bertjax bench data --corpus=corpora/wiki --format=best_fit --length=512
-    python -m bertjax bench data --threads=1,2,4,8 --processes=1,2,4,8 --need=250000"""
+    python -m bertjax bench data --threads=1,2,4,8 --processes=1,2,4,8 --need=250000
+    python -m bertjax bench data --corpus=corpora/wiki --text=wiki/a.txt      preparing, beside the tokenizer alone"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +56,10 @@ class DataBench:
     """How long each is measured."""
     need: float | None = None
     """Tokens a second that training reads, to hold the loader's against; none leaves that out."""
+    text: str | None = None
+    """A text file to prepare with the corpus's tokenizer, beside that alone; none leaves that out."""
+    rounds: int = 3
+    """Turns of both sides of that; the fastest of each counts."""
     out: str = "runs/bench"
     """Folder for the results."""
 
@@ -62,6 +70,12 @@ class DataBench:
             if min(numbers, default=1) < 1:
                 raise ValueError(f"{name}={','.join(map(str, numbers))}: each at least 1")
         check_mixture(DataConfig(corpus=self.corpus))
+        if self.rounds < 1:
+            raise ValueError(f"rounds={self.rounds} must be at least 1")
+        if self.text is not None and not os.path.isdir(self.corpus):
+            raise ValueError(
+                f"text={self.text} needs a tokenizer, that of the corpus, and corpus={self.corpus} has none"
+            )
         if self.seconds <= 0 or (self.need is not None and self.need <= 0):
             raise ValueError(f"seconds={self.seconds} and need={self.need} must be above 0")
 
@@ -144,6 +158,13 @@ def run(options: DataBench) -> dict[str, Any]:
         "efficiency": examples.efficiency,
         "workers": lines,
     }
+    if options.text is not None:
+        prepared = compare(options.text, os.path.join(options.corpus, "tokenizer"), options.rounds)
+        result["prepare"] = {**dataclasses.asdict(prepared), "ratio": prepared.ratio}
+        print(
+            f"{prepared.megabytes:.1f} MB of text are prepared in {min(prepared.prepare):.1f} s, "
+            f"the tokenizer alone takes {min(prepared.bare):.1f} s: {prepared.ratio:.2f} times"
+        )
     path = pathlib.Path(options.out) / "data.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(str(path), (json.dumps(result, indent=1) + "\n").encode())

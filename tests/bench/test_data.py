@@ -6,8 +6,12 @@ import pathlib
 import pytest
 
 from bertjax.__main__ import main
+from bertjax.bench import bare
 from bertjax.bench import data as bench
 from bertjax.data.loader import Speed
+from bertjax.data.prepare import PrepareOptions, prepare
+from bertjax.data.tokenizer import TokenizerOptions, train_tokenizer
+from tests.data.corpora import documents, write_text
 
 
 def test_growth_is_over_one_worker_of_the_kind(
@@ -55,9 +59,43 @@ def test_the_loader_is_really_measured(tmp_path: pathlib.Path) -> None:
         assert line["tokens_per_second"] > 1000 and line["tokens_per_core_second"] > 1000
 
 
+def test_preparing_is_beside_the_tokenizer_alone(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both sides read the same text; what is printed is the fastest over the fastest."""
+    text = tmp_path / "text.txt"
+    write_text(text, documents(40))
+    train_tokenizer(TokenizerOptions(input=(str(text),), out=str(tmp_path / "t"), vocab=200, workers=1))
+    corpus = prepare(
+        PrepareOptions(input=(str(text),), tokenizer=str(tmp_path / "t"), out=str(tmp_path / "c"), heldout=0)
+    )
+    found = bare.compare(str(text), str(tmp_path / "c" / "tokenizer"), rounds=2)
+    assert len(found.bare) == len(found.prepare) == 2 and found.megabytes == text.stat().st_size / 1e6
+    assert corpus.documents == 40 and min(found.bare) > 0
+    assert min(found.prepare) > 2 * min(found.bare)  # a process starts, and so little text takes no time
+    assert bare.Prepared(1.0, (2.0, 4.0), (3.0, 9.0)).ratio == 1.5
+    options = [
+        "--threads=1",
+        "--processes=1",
+        "--seconds=0.05",
+        "--length=24",
+        "--batch_size=4",
+        f"--corpus={tmp_path / 'c'}",
+    ]
+    assert main(["bench", "data", *options, f"--text={text}", "--rounds=1", f"--out={tmp_path}"]) == 0
+    written = json.loads((tmp_path / "data.json").read_text())["prepare"]
+    assert written["ratio"] == pytest.approx(written["prepare"][0] / written["bare"][0])
+    assert f"{written['ratio']:.2f} times" in capsys.readouterr().out
+    (tmp_path / "broken").write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match="the tokenizer ended with 1: .*UnicodeDecodeError"):
+        bare.compare(str(tmp_path / "broken"), str(tmp_path / "c" / "tokenizer"), rounds=1)
+
+
 @pytest.mark.parametrize(
     ("option", "message"),
     [
+        ("--text=a.txt", "text=a.txt needs a tokenizer, that of the corpus, and corpus=synthetic has none"),
+        ("--rounds=0", "rounds=0 must be at least 1"),
         ("--threads=0", "threads=0: each at least 1"),
         ("--seconds=0", "seconds=0.0 and need=None must be above 0"),
         ("--corpus=/nowhere", "/nowhere"),
