@@ -79,6 +79,25 @@ def test_a_list_goes_on(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[st
     assert asked[3:] == [3.0, 3.0]
 
 
+def test_the_second_of_two_runs_counts_and_of_those_the_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a run leaves to be done is paid for by the next of its kind."""
+    now, left = [0.0], [0.0]
+    monkeypatch.setattr(law.time, "perf_counter", lambda: now[0])
+
+    def make(*seconds: float) -> Any:
+        turns = iter([one for each in seconds for one in (each, each)])
+
+        def run() -> None:
+            took = next(turns)
+            now[0] += took + left[0]
+            left[0] = took / 10
+
+        return run
+
+    found = law.fastest({"small": make(1.0, 1.5), "large": make(50.0, 40.0)}, rounds=2)
+    assert found == {"small": pytest.approx(1.1), "large": pytest.approx(44.0)}
+
+
 def test_all_laws_are_in_the_list() -> None:
     assert [*laws.LAWS] == [
         "padding",

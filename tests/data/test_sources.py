@@ -1,6 +1,7 @@
 """Every kind of source gives the same documents, wherever its blocks are cut, and bad input is named."""
 
 import bz2
+import gc
 import gzip
 import json
 import lzma
@@ -323,7 +324,7 @@ def g():
         "A class that has a documentation string.",
         "A method\\'s own sentence is here, too.",
     ]
-    assert list(documentation("old.py", b"print 'python two'")) == []
+    assert list(documentation("old.py", b"print 'python two'")) == [] and gc.isenabled()
     assert list(documentation("pydoc_data/topics.py", b"topics = {'a': 'A topic of some four words.'}")) == [
         "A topic of some four words."
     ]
