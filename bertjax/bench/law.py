@@ -19,7 +19,7 @@ import numpy as np
 
 from bertjax.bench import known
 from bertjax.bench.machine import processor
-from bertjax.bench.table import MISSING, table
+from bertjax.bench.table import MISSING, number, table
 from bertjax.data.files import replace_file
 from bertjax.data.workers import available_cores
 from bertjax.layers.config import EncoderConfig
@@ -108,7 +108,7 @@ class Seen:
         """Its line of the table."""
         low, high = self.bounds
         bound = MISSING if self.met is None else f"{low:g} to {high:g}" if low > 0 else f"at most {high:g}"
-        points = ", ".join(f"{name} {value:.3g}" for name, value in self.points.items())
+        points = ", ".join(f"{name} {number(value)}" for name, value in self.points.items())
         met = MISSING if self.met is None else "yes" if self.met else "NO"
         return self.law, f"{points} {self.unit}", self.fit, f"{self.seen:.3f}", bound, met
 
