@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from bertjax import tasks
-from bertjax.bench.ceiling import matmul, skeleton
+from bertjax.bench.ceiling import matmul, size_of_matmul, skeleton
 from bertjax.bench.machine import forget_peak, peak_memory, processor, resident_memory
 from bertjax.bench.row import Row, for_peer
 from bertjax.config import Config
@@ -113,7 +113,7 @@ class Ours:
         )  # takes the state over: memory is what it will be from here on
         device = jax.devices()[0]
         on_cpu = device.platform == "cpu"
-        size, repeats = (2048, 1) if on_cpu else (8192, 50)
+        size, repeats = size_of_matmul(on_cpu=on_cpu)
         self.runs["matmul"], self.matmul_flops = matmul(size, row.model.compute, repeats)
         self.runs["skeleton"] = skeleton(self.products())
         for name in ("matmul", "skeleton"):

@@ -7,10 +7,13 @@ by `scaled_dot_product_attention`; bfloat16 by `torch.autocast`. `transformers-c
 
 What both sides compute is compared with this module in float32, uncompiled and without dropout: the relative
 difference of the loss, and of all gradients together, or of the hidden states of all real tokens.
+
+The process also measures one large product, as ours does: what PyTorch's products leave to gain is then known.
 """
 
 import contextlib
 import copy
+import functools
 import pathlib
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from bertjax.bench.ceiling import size_of_matmul
 from bertjax.bench.machine import forget_peak, peak_memory, resident_memory
 from bertjax.bench.ours import BATCH, GRADIENTS, HIDDEN
 from bertjax.bench.row import Row
@@ -49,7 +53,7 @@ class Theirs:
         }
         self.labels = {name: self.batch.pop(name) for name in list(self.batch) if "label" in name}
         self.model = self.load()
-        self.run: Callable[[], Any] | None = None
+        self.runs: dict[str, Callable[[], Any]] = {}
 
     def __call__(self, task: tuple[Any, ...]) -> Any:
         """Does it."""
@@ -97,6 +101,7 @@ class Theirs:
         import transformers
 
         began, job = time.perf_counter(), self.row.job
+        run: Callable[[], Any]
         if self.device.type == "cuda":
             torch.set_float32_matmul_precision(
                 "high"
@@ -104,15 +109,18 @@ class Theirs:
         model = torch.compile(self.model) if self.peer == "transformers-compiled" else self.model
         if job == "infer":
             model.eval()
-            self.run = lambda: self.hidden(model, self.row.model.dtype)
+            run = functools.partial(self.hidden, model, self.row.model.dtype)
         else:
             model.train()
-            self.run = self.make_step(model)
-        self.run()
+            run = self.make_step(model)
+        run()
         self.finish()
         seconds = time.perf_counter() - began
-        self.run()  # a second one, for what allocates or compiles after the first
+        run()  # a second one, for what allocates or compiles after the first
+        product, matmul_flops = self.make_matmul()
+        product()
         self.finish()
+        self.runs = {"step": run, "matmul": product}
         forget_peak()
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
@@ -121,7 +129,24 @@ class Theirs:
             "transformers": transformers.__version__,
             "threads": torch.get_num_threads(),
             "first_seconds": seconds,
+            "matmul_flops": matmul_flops,
         }
+
+    def make_matmul(self) -> tuple[Callable[[], Any], float]:
+        """A large product of square matrices in the row's precision, as often as ours runs it, and its operations."""
+        import torch
+
+        size, repeats = size_of_matmul(on_cpu=self.device.type == "cpu")
+        dtype = getattr(torch, self.row.model.dtype)
+        x = torch.full((size, size), 1.0 / size, dtype=dtype, device=self.device)
+        made = torch.empty_like(x)
+
+        def run() -> Any:
+            for _ in range(repeats):
+                torch.mm(x, x, out=made)
+            return made
+
+        return run, 2.0 * size**3 * repeats
 
     def make_step(self, model: Any) -> Callable[[], Any]:
         """The training step."""
@@ -165,10 +190,9 @@ class Theirs:
 
     def measure(self, what: str, times: int) -> float:
         """Seconds of one run, the mean of some that follow each other at once."""
-        assert what == "step" and self.run is not None
-        began = time.perf_counter()
+        run, began = self.runs[what], time.perf_counter()
         for _ in range(times):
-            self.run()
+            run()
         self.finish()
         return (time.perf_counter() - began) / times
 
