@@ -6,9 +6,10 @@ both have all cores. A round asks every side once: ours, the peers, the ceilings
 that is another framework (where theirs are as fast as ours, products leave nothing to gain). So whatever else the
 machine does, it does to all of them, and a ratio is made of times that were taken within the same seconds.
 
-Before anything is timed, loss and gradients of every side are held against `transformers` in float32. A row whose
-sides do not compute the same is void, and says so in place of a ratio. The peer `without-dropout` is ourselves, and
-computes something else on purpose: its ratio is what dropout leaves of our speed.
+Before anything is timed, loss and gradients of every side are held against `transformers` on PyTorch in float32, which
+has a process for that alone where it is not among the peers. A row whose sides do not compute the same is void, and
+says so in place of a ratio. The peer `without-dropout` is ourselves, and computes something else on purpose: its ratio
+is what dropout leaves of our speed.
 """
 
 import contextlib
@@ -20,7 +21,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bertjax.bench.machine import ENVIRONMENT
-from bertjax.bench.row import FOREIGN, Row
+from bertjax.bench.row import FOREIGN, REFERENCE, Row
 from bertjax.bench.theirs import TOLERANCE
 from bertjax.data.workers import Pool, available_cores
 
@@ -167,41 +168,45 @@ class Result:
 def run(row: Row, *, rounds: int, seconds: float) -> Result:
     """Measures a row; each turn of a side lasts `seconds` or one run."""
     peers = [peer for peer in row.peers if peer != "none"]
+    foreign = [peer for peer in peers if peer in FOREIGN]
     threads = row.threads or available_cores()
     with tempfile.TemporaryDirectory(prefix="bertjax-") as folder, contextlib.ExitStack() as stack:
 
-        def start(module: str, row: Row, *setup: Any) -> Pool:
+        def pool(module: str, row: Row, *setup: Any) -> Pool:
             environment = {**ENVIRONMENT, "OMP_NUM_THREADS": str(threads)}
-            return stack.enter_context(
-                Pool(1, f"bertjax.bench.{module}", row, folder, *setup, environment=environment)
-            )
+            return Pool(1, f"bertjax.bench.{module}", row, folder, *setup, environment=environment)
 
-        ours = start("ours:Ours", row)
-        checked: dict[str, float] = {}
-        if any(peer in FOREIGN for peer in peers):
+        ours = stack.enter_context(pool("ours:Ours", row))
+        told: dict[str, dict[str, float]] = {}
+        if foreign:
             ask(ours, "write")
-            checked = ask(ours, "check")
+            told["ours"] = ask(ours, "check")
         facts = {"ours": ask(ours, "prepare")}
+        here = (facts["ours"]["platform"], threads)
         sides = {"ours": ours}
-        errors: dict[str, dict[str, float]] = {}
         for peer in peers:
-            if peer not in FOREIGN:
-                sides[peer] = start("ours:Ours", row.still)
-                facts[peer] = ask(sides[peer], "prepare")
-                continue
-            sides[peer] = start("theirs:Theirs", row, peer, facts["ours"]["platform"], threads)
-            if not errors:  # the same module and the same numbers, compiled or not
-                errors = ask(sides[peer], "check", checked)
-            facts[peer] = ask(sides[peer], "prepare")
+            side = pool(FOREIGN[peer], row, peer, *here) if peer in FOREIGN else pool("ours:Ours", row.still)
+            sides[peer] = stack.enter_context(side)
+        errors: dict[str, dict[str, float]] = {}
+        if foreign:
+            told |= {peer: ask(sides[peer], "check") for peer in foreign if FOREIGN[peer] != REFERENCE}
+            able = [sides[peer] for peer in foreign if FOREIGN[peer] == REFERENCE]
+            with (
+                contextlib.nullcontext(able[0]) if able else pool(REFERENCE, row, "transformers", *here)
+            ) as reference:
+                found = ask(reference, "check", told)
+            # PyTorch's is one module with the same numbers, compiled or not.
+            errors = {name: found.get(name, found["theirs"]) for name in ("ours", *foreign)}
+        facts |= {peer: ask(sides[peer], "prepare") for peer in peers}
         turns = [(name, "step") for name in sides] + [("ours", ceiling) for ceiling in CEILINGS]
-        turns += [(peer, "matmul") for peer in peers if peer in FOREIGN]
+        turns += [(peer, "matmul") for peer in foreign]
         times = measure(sides, turns, rounds, seconds)
         memory = {name: ask(side, "memory") for name, side in sides.items()}
     made = {
         name: Side(
             Times(tuple(times[name, "step"])),
             memory[name],
-            errors.get("theirs" if name in FOREIGN else name, {}),
+            errors.get(name, {}),
             facts[name],
             Times(tuple(times[name, "matmul"])) if name in FOREIGN else None,
         )

@@ -66,7 +66,7 @@ def measure_rows(
 def header(rounds: int, seconds: float) -> dict[str, Any]:
     """What a measurement holds for."""
     versions = {}
-    for library in ("jax", "jaxlib", "torch", "transformers"):
+    for library in ("jax", "jaxlib", "flax", "torch", "transformers"):
         try:
             versions[library] = importlib.metadata.version(library)
         except importlib.metadata.PackageNotFoundError:
@@ -137,7 +137,7 @@ def markdown(results: Sequence[Result]) -> str:
         name: value for result in results for side in sides(result) for name, value in side.facts.items()
     }
     versions = ", ".join(
-        f"{name} {facts[name]}" for name in ("jax", "torch", "transformers") if name in facts
+        f"{name} {facts[name]}" for name in ("jax", "flax", "torch", "transformers") if name in facts
     )
     where = f"{facts['device']}, {facts['cores']} cores" if facts["platform"] == "cpu" else facts["device"]
     rounds = len(results[0].ours.times.rounds)

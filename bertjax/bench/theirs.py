@@ -23,7 +23,7 @@ import numpy as np
 
 from bertjax.bench.ceiling import size_of_matmul
 from bertjax.bench.machine import forget_peak, peak_memory, resident_memory
-from bertjax.bench.ours import BATCH, GRADIENTS, HIDDEN
+from bertjax.bench.ours import BATCH, gradients_file, hidden_file
 from bertjax.bench.row import Row
 from bertjax.convert.parity import quiet
 from bertjax.convert.readers.safetensors_file import Safetensors
@@ -41,7 +41,9 @@ class Theirs:
 
     def __init__(self, row: Row, folder: str, peer: str, platform: str, threads: int) -> None:
         import torch
+        import transformers
 
+        self.kind: Any = getattr(transformers, row.peer_class)
         self.libraries = resident_memory()
         torch.set_num_threads(threads)
         torch.manual_seed(0)
@@ -63,14 +65,9 @@ class Theirs:
     def load(self) -> Any:
         """The model that our side wrote: with its heads for training, the bare encoder for inference."""
         import torch
-        import transformers
 
-        if self.row.job == "infer":
-            name = "BertModel"
-        else:
-            name = "BertForPreTraining" if "next_sentence_label" in self.labels else "BertForMaskedLM"
         with quiet():
-            model: Any = getattr(transformers, name).from_pretrained(
+            model = self.kind.from_pretrained(
                 str(self.folder), dtype=torch.float32, attn_implementation="sdpa"
             )
         return model.to(self.device)
@@ -206,24 +203,22 @@ class Theirs:
             else peak_memory() - self.libraries
         )
 
-    def check(self, ours: dict[str, float]) -> dict[str, dict[str, float]]:
-        """How far both sides are from this module in float32: {"ours" or "theirs": {"loss": .., "gradient": ..}}."""
-        if self.row.job == "infer":
-            return self.check_hidden()
-        reference = self.value_and_gradients("float32")
-        both = {
-            "ours": (ours["loss"], self.read_gradients()),
-            "theirs": self.value_and_gradients(self.row.model.dtype),
-        }
-        return {
-            side: {
-                "loss": abs(loss - reference[0]) / abs(reference[0]),
-                "gradient": distance(found, reference[1]),
-            }
-            for side, (loss, found) in both.items()
-        }
+    def check(self, others: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+        """How far all sides are from this module in float32: {side: {"loss": .., "gradient": ..}}.
 
-    def check_hidden(self) -> dict[str, dict[str, float]]:
+        Others have written their gradients and told their losses; "theirs" is this module itself.
+        """
+        if self.row.job == "infer":
+            return self.check_hidden([*others])
+        wanted, gradients = self.value_and_gradients("float32")
+
+        def differences(loss: float, found: dict[str, Any]) -> dict[str, float]:
+            return {"loss": abs(loss - wanted) / abs(wanted), "gradient": distance(found, gradients)}
+
+        found = {side: differences(told["loss"], self.read_gradients(side)) for side, told in others.items()}
+        return {**found, "theirs": differences(*self.value_and_gradients(self.row.model.dtype))}
+
+    def check_hidden(self, others: list[str]) -> dict[str, dict[str, float]]:
         """The same of the hidden states of real tokens."""
         self.model.eval()
         mask = self.batch.get("attention_mask")
@@ -234,9 +229,9 @@ class Theirs:
             return {"hidden": flat.cpu().numpy()}
 
         reference = states("float32")
-        ours = {"hidden": np.load(self.folder / HIDDEN)}
-        both = {"ours": ours, "theirs": states(self.row.model.dtype)}
-        return {side: {"hidden": distance(found, reference)} for side, found in both.items()}
+        written = {side: {"hidden": np.load(self.folder / hidden_file(side))} for side in others}
+        written["theirs"] = states(self.row.model.dtype)
+        return {side: {"hidden": distance(found, reference)} for side, found in written.items()}
 
     def value_and_gradients(self, dtype: str) -> tuple[float, dict[str, Any]]:
         """Loss and gradients without dropout; the model is left as it was."""
@@ -246,9 +241,9 @@ class Theirs:
         loss.backward()
         return loss.item(), {name: p.grad.cpu().numpy() for name, p in model.named_parameters()}
 
-    def read_gradients(self) -> dict[str, Any]:
-        """Those that our side has written."""
-        file = Safetensors(str(self.folder / GRADIENTS))
+    def read_gradients(self, side: str) -> dict[str, Any]:
+        """Those that a side has written."""
+        file = Safetensors(str(self.folder / gradients_file(side)))
         return {name: file.read(name) for name in file}
 
 
