@@ -5,16 +5,20 @@ import importlib.metadata
 import importlib.util
 import json
 import pathlib
+from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from bertjax.__main__ import main
 from bertjax.bench import goals, race
+from bertjax.bench.ours import Ours
 from bertjax.bench.race import check_peers
 from bertjax.bench.row import Row
-from bertjax.bench.theirs_flax import decayed, named_as_in_pytorch
+from bertjax.bench.theirs_flax import TheirsFlax, decayed, named_as_in_pytorch
+from bertjax.data.workers import available_cores
 from tests.helpers import small
 
 FLAX = Row("train", small(max_length=24), peers=("transformers-flax",))
@@ -111,8 +115,12 @@ def test_threads_are_those_of_jax(monkeypatch: pytest.MonkeyPatch) -> None:
         check_peers([FLAX, dataclasses.replace(FLAX, threads=3)])
 
 
-@pytest.mark.parity
-@pytest.mark.skipif(not has_flax_models(), reason="transformers has Flax models only before version 5")
+def needs_flax_models(test: Callable[..., None]) -> Callable[..., None]:
+    reason = "transformers has Flax models only before version 5"
+    return pytest.mark.parity(pytest.mark.skipif(not has_flax_models(), reason=reason)(test))
+
+
+@needs_flax_models
 @pytest.mark.parametrize(
     ("job", "rows", "dtype", "peers"),
     [
@@ -135,3 +143,27 @@ def test_beside_flax_both_compute_the_same(
     assert all(least < max(side["errors"].values()) < most for side in (found["ours"], theirs))
     assert found["ratios"]["transformers-flax"]["median"] > 0 and theirs["facts"]["transformers"] < "5"
     assert theirs["memory"] > 2**20 and len(theirs["matmul"]["rounds"]) == 2
+
+
+@needs_flax_models
+@pytest.mark.filterwarnings("ignore")  # old versions of a foreign library warn of what becomes of them
+def test_its_step_drops_and_takes_its_state_over(tmp_path: pathlib.Path) -> None:
+    row = dataclasses.replace(FLAX, model=small(max_length=24, dropout=0.1), batch=4, length=16)
+    Ours(row, str(tmp_path))(("write",))
+    promotion = jax.config.jax_numpy_rank_promotion
+    try:
+        theirs = TheirsFlax(row, str(tmp_path), "transformers-flax", "cpu", available_cores())
+        params = theirs.model.params
+        keys = (None, None, jax.random.PRNGKey(1), jax.random.PRNGKey(2))
+        losses = [float(theirs.loss(params, theirs.batch, theirs.labels, key)) for key in keys]
+        assert losses[0] == losses[1] and len(set(losses)) == 3, losses
+        before = jax.tree.map(np.array, params)
+        run = theirs.make_step()
+        once, _ = run()
+        assert all(leaf.is_deleted() for leaf in jax.tree.leaves(params)), "memory was not taken over"
+        moved = jax.tree.map(lambda x, y: bool((x != y).any()), before, jax.device_get(once.params))
+        assert moved["bert"]["embeddings"]["word_embeddings"]["embedding"] and int(once.step) == 1
+        again, _ = run()
+        assert int(again.step) == 2
+    finally:
+        jax.config.update("jax_numpy_rank_promotion", promotion)
