@@ -15,6 +15,11 @@ import jax.numpy as jnp
 from bertjax.models.cost import programs_in
 
 
+def size_of_matmul(*, on_cpu: bool) -> tuple[int, int]:
+    """How large the product is, and how often it runs in one go."""
+    return (2048, 1) if on_cpu else (8192, 50)
+
+
 def matmul(size: int, dtype: jnp.dtype, repeats: int) -> tuple[Callable[[], Any], float]:
     """A large product of square matrices, again and again, and its operations. It sums in float32 on every platform."""
     x = jnp.full((size, size), 1.0 / size, dtype)

@@ -2,12 +2,14 @@
 
 Each side is a process of its own and does nothing until it is asked. Two processes, since JAX and PyTorch bring their
 own pools of threads, allocators and compilers, and because the memory of each is then its own; one at a time, so that
-both have all cores. A round asks every side once: ours, the peers, the ceilings. So whatever else the machine does,
-it does to all of them, and a ratio is made of times that were taken within the same seconds.
+both have all cores. A round asks every side once: ours, the peers, the ceilings, and one large product of every peer
+that is another framework (where theirs are as fast as ours, products leave nothing to gain). So whatever else the
+machine does, it does to all of them, and a ratio is made of times that were taken within the same seconds.
 
-Before anything is timed, loss and gradients of every side are held against `transformers` in float32. A row whose
-sides do not compute the same is void, and says so in place of a ratio. The peer `without-dropout` is ourselves, and
-computes something else on purpose: its ratio is what dropout leaves of our speed.
+Before anything is timed, loss and gradients of every side are held against `transformers` on PyTorch in float32, which
+has a process for that alone where it is not among the peers. A row whose sides do not compute the same is void, and
+says so in place of a ratio. The peer `without-dropout` is ourselves, and computes something else on purpose: its ratio
+is what dropout leaves of our speed.
 """
 
 import contextlib
@@ -19,7 +21,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bertjax.bench.machine import ENVIRONMENT
-from bertjax.bench.row import FOREIGN, Row
+from bertjax.bench.row import FOREIGN, REFERENCE, Row
 from bertjax.bench.theirs import TOLERANCE
 from bertjax.data.workers import Pool, available_cores
 
@@ -42,6 +44,11 @@ class Times:
         """The shortest and the longest."""
         return min(self.rounds), max(self.rounds)
 
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Times":
+        """Of the seconds as they were written."""
+        return cls(tuple(data["rounds"]))
+
 
 @dataclasses.dataclass(frozen=True)
 class Side:
@@ -51,11 +58,13 @@ class Side:
     memory: int  # bytes at the highest
     errors: dict[str, float]  # relative differences from the reference in float32
     facts: dict[str, Any]
+    matmul: Times | None = None  # one large product of another framework; ours is among the ceilings
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Side":
         """Of the fields as they were written."""
-        return cls(**{**data, "times": Times(tuple(data["times"]["rounds"]))})
+        product = None if data["matmul"] is None else Times.from_json(data["matmul"])
+        return cls(**{**data, "times": Times.from_json(data["times"]), "matmul": product})
 
     def void(self, dtype: str) -> str | None:
         """Which difference is past its tolerance."""
@@ -83,7 +92,7 @@ class Result:
             row,
             Side.from_json(data["ours"]),
             {name: Side.from_json(side) for name, side in data["peers"].items()},
-            {name: Times(tuple(times["rounds"])) for name, times in data["ceilings"].items()},
+            {name: Times.from_json(times) for name, times in data["ceilings"].items()},
         )
 
     @property
@@ -97,6 +106,21 @@ class Result:
         """The peer's time over ours, round by round."""
         pairs = zip(self.peers[peer].times.rounds, self.ours.times.rounds, strict=True)
         return Times(tuple(theirs / ours for theirs, ours in pairs))
+
+    def most(self, peer: str) -> Times:
+        """The ratio that our useful operations alone would have at the speed of our large product, round by round."""
+        products = self.ours.facts["flops"] / self.ours.facts["matmul_flops"]
+        pairs = zip(self.peers[peer].times.rounds, self.ceilings["matmul"].rounds, strict=True)
+        return Times(tuple(theirs / (products * product) for theirs, product in pairs))
+
+    def matmul_speed(self, peer: str) -> float | None:
+        """The speed of the peer's large product over that of ours; none where the peer is ourselves."""
+        side, ours = self.peers[peer], self.ours.facts["matmul_flops"]
+        if side.matmul is None:
+            return None
+        more = float(side.facts["matmul_flops"] / ours)
+        pairs = zip(self.ceilings["matmul"].rounds, side.matmul.rounds, strict=True)
+        return statistics.median(more * product / theirs for product, theirs in pairs)
 
     @property
     def tokens_per_second(self) -> float:
@@ -132,6 +156,8 @@ class Result:
                 name: {"median": self.ratios(name).median, "rounds": self.ratios(name).rounds}
                 for name in self.peers
             },
+            "most": {name: self.most(name).median for name in self.peers},
+            "matmul_speed": {name: self.matmul_speed(name) for name in self.peers},
             "tokens_per_second": self.tokens_per_second,
             "flops_per_second": self.flops_per_second,
             "utilization": self.utilization,
@@ -142,41 +168,47 @@ class Result:
 def run(row: Row, *, rounds: int, seconds: float) -> Result:
     """Measures a row; each turn of a side lasts `seconds` or one run."""
     peers = [peer for peer in row.peers if peer != "none"]
+    foreign = [peer for peer in peers if peer in FOREIGN]
     threads = row.threads or available_cores()
     with tempfile.TemporaryDirectory(prefix="bertjax-") as folder, contextlib.ExitStack() as stack:
 
-        def start(module: str, row: Row, *setup: Any) -> Pool:
+        def pool(module: str, row: Row, *setup: Any) -> Pool:
             environment = {**ENVIRONMENT, "OMP_NUM_THREADS": str(threads)}
-            return stack.enter_context(
-                Pool(1, f"bertjax.bench.{module}", row, folder, *setup, environment=environment)
-            )
+            return Pool(1, f"bertjax.bench.{module}", row, folder, *setup, environment=environment)
 
-        ours = start("ours:Ours", row)
-        checked: dict[str, float] = {}
-        if any(peer in FOREIGN for peer in peers):
+        ours = stack.enter_context(pool("ours:Ours", row))
+        told: dict[str, dict[str, float]] = {}
+        if foreign:
             ask(ours, "write")
-            checked = ask(ours, "check")
+            told["ours"] = ask(ours, "check")
         facts = {"ours": ask(ours, "prepare")}
+        here = (facts["ours"]["platform"], threads)
         sides = {"ours": ours}
-        errors: dict[str, dict[str, float]] = {}
         for peer in peers:
-            if peer not in FOREIGN:
-                sides[peer] = start("ours:Ours", row.still)
-                facts[peer] = ask(sides[peer], "prepare")
-                continue
-            sides[peer] = start("theirs:Theirs", row, peer, facts["ours"]["platform"], threads)
-            if not errors:  # the same module and the same numbers, compiled or not
-                errors = ask(sides[peer], "check", checked)
-            facts[peer] = ask(sides[peer], "prepare")
+            side = pool(FOREIGN[peer], row, peer, *here) if peer in FOREIGN else pool("ours:Ours", row.still)
+            sides[peer] = stack.enter_context(side)
+        errors: dict[str, dict[str, float]] = {}
+        if foreign:
+            told |= {peer: ask(sides[peer], "check") for peer in foreign if FOREIGN[peer] != REFERENCE}
+            able = [sides[peer] for peer in foreign if FOREIGN[peer] == REFERENCE]
+            with (
+                contextlib.nullcontext(able[0]) if able else pool(REFERENCE, row, "transformers", *here)
+            ) as reference:
+                found = ask(reference, "check", told)
+            # PyTorch's is one module with the same numbers, compiled or not.
+            errors = {name: found.get(name, found["theirs"]) for name in ("ours", *foreign)}
+        facts |= {peer: ask(sides[peer], "prepare") for peer in peers}
         turns = [(name, "step") for name in sides] + [("ours", ceiling) for ceiling in CEILINGS]
+        turns += [(peer, "matmul") for peer in foreign]
         times = measure(sides, turns, rounds, seconds)
         memory = {name: ask(side, "memory") for name, side in sides.items()}
     made = {
         name: Side(
             Times(tuple(times[name, "step"])),
             memory[name],
-            errors.get("theirs" if name in FOREIGN else name, {}),
+            errors.get(name, {}),
             facts[name],
+            Times(tuple(times[name, "matmul"])) if name in FOREIGN else None,
         )
         for name in sides
     }

@@ -1,7 +1,8 @@
 """The rows that a machine is held to, one after the other: `python -m bertjax bench goals --suite=cpu`.
 
-    cpu     two cores: base, small and mini, both precisions, inference, natural lengths, with and without dropout
-    h200    one NVIDIA H200: large and base in bfloat16 with rows of 512, packed beside padded, dense beside compiled
+    cpu        two cores: base, small and mini, both precisions, inference, natural lengths, with and without dropout
+    cpu-flax   two cores: base beside the Flax models of transformers, in an environment with a version before 5
+    h200       one NVIDIA H200: large and base in bfloat16 with rows of 512, packed beside padded, dense beside compiled
 
 Goals are ratios of times, a peer's over ours; beside ourselves without dropout 0.80 is a step that takes 1.25 times as
 long with it. On the GPU attention has no dropout on either side, since cuDNN's has none; all other dropout is on.
@@ -16,13 +17,13 @@ from bertjax.bench.speed import measure_rows
 from bertjax.layers.config import EncoderConfig
 from bertjax.models.presets import PRESETS
 
-USAGE = """usage: python -m bertjax bench goals --suite=cpu|h200 [--option=value ...]
+USAGE = """usage: python -m bertjax bench goals --suite=cpu|cpu-flax|h200 [--option=value ...]
 
-Measures the rows that a machine is held to, the most important first, and writes goals.md, goals.json and goals.png
-after each, so that a run that is cut short keeps what it has.
+Measures the rows that a machine is held to, the most important first, and writes goals-SUITE.md, .json and .png after
+each, so that a run that is cut short keeps what it has.
 
 Rows that the same code has measured there under the same conditions stay as they are: the same command goes on, and
-`--only` adds row by row. Delete goals.json to have all measured anew.
+`--only` adds row by row. Delete goals-SUITE.json to have all measured anew.
 
     python -m bertjax bench goals --suite=cpu
     python -m bertjax bench goals --suite=cpu --only=mini,small --rounds=5"""
@@ -32,7 +33,7 @@ Rows that the same code has measured there under the same conditions stay as the
 class Goals:
     """Which rows, and how."""
 
-    suite: Literal["cpu", "h200"] = "cpu"
+    suite: Literal["cpu", "cpu-flax", "h200"] = "cpu"
     """The machine."""
     only: tuple[str, ...] = ()
     """Words: rows whose name has one of them; none means all."""
@@ -80,6 +81,7 @@ SUITES: dict[str, tuple[Row, ...]] = {
         Row("train", preset("base"), 32, rows="natural", goal=2.5, aim=4),
         Row("train", preset("base"), peers=("without-dropout",), goal=0.80, aim=0.91),
     ),
+    "cpu-flax": (Row("train", preset("base"), peers=("transformers-flax",), goal=1.4),),
     "h200": (
         Row("train", fused("large"), 64, 512, peers=COMPILED, goal=1.25, aim=1.5),
         Row("train", fused("large"), 128, 512, rows="natural", goal=4, aim=5),
@@ -98,5 +100,10 @@ def run(options: Goals) -> None:
         raise ValueError(f"only={','.join(options.only)} is in the name of no row: {known}")
     check_peers(chosen)
     measure_rows(
-        chosen, rounds=options.rounds, seconds=options.seconds, out=options.out, name="goals", suite=rows
+        chosen,
+        rounds=options.rounds,
+        seconds=options.seconds,
+        out=options.out,
+        name=f"goals-{options.suite}",
+        suite=rows,
     )

@@ -17,7 +17,7 @@ CODE = ("attention", "layers", "models", "sharding.py", "bench/block.py")
 CODE_OF_STEPS = (
     *("attention", "layers", "models", "tasks", "adversarial.py", "metrics.py", "optim.py", "program.py"),
     *("sharding.py", "step.py", "bench/ceiling.py", "bench/contest.py", "bench/machine.py", "bench/ours.py"),
-    *("bench/row.py", "bench/theirs.py"),
+    *("bench/row.py", "bench/theirs.py", "bench/theirs_flax.py"),
 )
 
 

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from bertjax import tasks
-from bertjax.bench.ceiling import matmul, skeleton
+from bertjax.bench.ceiling import matmul, size_of_matmul, skeleton
 from bertjax.bench.machine import forget_peak, peak_memory, processor, resident_memory
 from bertjax.bench.row import Row, for_peer
 from bertjax.config import Config
@@ -32,7 +32,6 @@ from bertjax.step import make_train_step
 from bertjax.types import Batch, Tree
 
 WEIGHTS, BATCH = "model.safetensors", "batch.npz"
-GRADIENTS, HIDDEN = "gradients.safetensors", "hidden.npy"
 
 
 class Ours:
@@ -87,10 +86,12 @@ class Ours:
         """Loss and gradients without dropout, or hidden states: written for the other side to compare."""
         if self.row.job == "infer":
             hidden = np.asarray(infer(self.program)(self.state.params, self.batch), np.float32)
-            np.save(self.folder / HIDDEN, hidden[np.asarray(self.batch.mask)])  # document by document
+            np.save(
+                self.folder / hidden_file("ours"), hidden[np.asarray(self.batch.mask)]
+            )  # document by document
             return {}
         value, gradients = jax.jit(jax.value_and_grad(loss_of(self.program)))(self.state.params, self.batch)
-        write_tensors(self.plan(gradients), self.folder / GRADIENTS)
+        write_tensors(self.plan(gradients), self.folder / gradients_file("ours"))
         return {"loss": float(value)}
 
     def prepare(self) -> dict[str, Any]:
@@ -113,7 +114,7 @@ class Ours:
         )  # takes the state over: memory is what it will be from here on
         device = jax.devices()[0]
         on_cpu = device.platform == "cpu"
-        size, repeats = (2048, 1) if on_cpu else (8192, 50)
+        size, repeats = size_of_matmul(on_cpu=on_cpu)
         self.runs["matmul"], self.matmul_flops = matmul(size, row.model.compute, repeats)
         self.runs["skeleton"] = skeleton(self.products())
         for name in ("matmul", "skeleton"):
@@ -163,13 +164,26 @@ class Ours:
         return (time.perf_counter() - began) / times
 
     def memory(self) -> int:
-        """Bytes at the highest, of the device or, on a CPU, of the process above what its libraries take."""
-        stats = jax.devices()[0].memory_stats() or {}
-        return (
-            int(stats["peak_bytes_in_use"])
-            if "peak_bytes_in_use" in stats
-            else peak_memory() - self.libraries
-        )
+        """Bytes at the highest."""
+        return memory_above(self.libraries)
+
+
+def gradients_file(side: str) -> str:
+    """Where a side writes its gradients, to be compared."""
+    return f"gradients-{side}.safetensors"
+
+
+def hidden_file(side: str) -> str:
+    """Where a side writes its hidden states, to be compared."""
+    return f"hidden-{side}.npy"
+
+
+def memory_above(libraries: int) -> int:
+    """Bytes at the highest, of the device or, on a CPU, of the process above what its libraries take."""
+    stats = jax.devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in stats:
+        return int(stats["peak_bytes_in_use"])
+    return peak_memory() - libraries
 
 
 def loss_of(program: Program) -> Callable[[Tree, Batch], jax.Array]:

@@ -1,6 +1,8 @@
 """The options that `bench train` and `bench infer` share, and what they do with them."""
 
 import dataclasses
+import importlib.metadata
+import importlib.util
 
 from bertjax.bench.row import FOREIGN, Job, Peer, Row, Rows
 from bertjax.bench.speed import measure_rows
@@ -24,8 +26,8 @@ class Race:
     dropout: bool = True
     """As the model says, or none."""
     peer: tuple[Peer, ...] = ("transformers",)
-    """Beside whom: transformers on PyTorch, transformers-compiled (torch.compile), without-dropout (ourselves, without
-    any), several with commas, or none."""
+    """Beside whom: transformers on PyTorch, transformers-compiled (torch.compile), transformers-flax (its Flax models,
+    before version 5), without-dropout (ourselves, without any), several with commas, or none."""
     rounds: int = 3
     """Rounds that count; in each all sides have a turn."""
     seconds: float = 1.0
@@ -62,7 +64,32 @@ def race(job: Job, options: Race) -> None:
 
 def check_peers(rows: list[Row]) -> None:
     """Refuses peers that are not installed."""
+    beside_flax = [row for row in rows if "transformers-flax" in row.peers]
+    if beside_flax:
+        check_flax_peer()
+    threads = next((row.threads for row in beside_flax if row.threads), None)
+    if threads is not None:
+        raise ValueError(
+            f"threads={threads} cannot be given to transformers-flax, which takes all cores as JAX does: "
+            "leave threads=0"
+        )
     if any(peer in FOREIGN for row in rows for peer in row.peers) and not installed():
         raise ValueError(
             "the peer needs PyTorch and transformers, which are not installed: install them, or set --peer=none"
         )
+
+
+def check_flax_peer() -> None:
+    """Refuses an environment without Flax models, or without what computes their reference."""
+    wrong, install = [], "'transformers<5'"
+    if importlib.util.find_spec("transformers") is None:
+        wrong.append("transformers is not installed")
+    else:
+        found = importlib.metadata.version("transformers")
+        if int(found.partition(".")[0]) >= 5:
+            wrong.append(f"transformers {found} has no Flax models")
+    if importlib.util.find_spec("torch") is None:
+        wrong.append("PyTorch, which computes the reference, is not installed")
+        install += " torch"
+    if wrong:
+        raise ValueError(f"{' and '.join(wrong)}: pip install {install} into an environment of its own")

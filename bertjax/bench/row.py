@@ -25,11 +25,14 @@ from bertjax.types import Batch
 
 Job = Literal["train", "infer"]
 Rows = Literal["real", "natural"]
-Peer = Literal["transformers", "transformers-compiled", "without-dropout", "none"]
-FOREIGN: tuple[Peer, ...] = (
-    "transformers",
-    "transformers-compiled",
-)  # other frameworks, that must be installed
+Peer = Literal["transformers", "transformers-compiled", "transformers-flax", "without-dropout", "none"]
+# Other frameworks, that must be installed, and what answers for each in a process of its own.
+FOREIGN: dict[str, str] = {
+    "transformers": "theirs:Theirs",
+    "transformers-compiled": "theirs:Theirs",
+    "transformers-flax": "theirs_flax:TheirsFlax",
+}
+REFERENCE = FOREIGN["transformers"]  # in float32, what all sides are held against
 
 IGNORED = -100  # the label of what is not predicted, in PyTorch
 
@@ -70,6 +73,13 @@ class Row:
         """The same without dropout."""
         model = dataclasses.replace(self.model, dropout=0.0, attention_dropout=0.0)
         return dataclasses.replace(self, model=model)
+
+    @property
+    def peer_class(self) -> str:
+        """The class of `transformers` that has just the heads of this row."""
+        if self.job == "infer":
+            return "BertModel"
+        return "BertForMaskedLM" if self.rows == "natural" else "BertForPreTraining"
 
     @property
     def config(self) -> Config:

@@ -21,7 +21,7 @@ from bertjax.data.workers import available_cores
 from bertjax.journal import scaled
 
 HEAD = (
-    *("what", "ours", "beside", "theirs", "ratio", "goal (aim)", "real tokens/s"),
+    *("what", "ours", "beside", "theirs", "ratio", "goal (aim)", "most", "real tokens/s"),
     *("TFLOP/s", "of a matmul (goal)", "of its matmuls", "memory, ours and theirs"),
 )
 
@@ -66,7 +66,7 @@ def measure_rows(
 def header(rounds: int, seconds: float) -> dict[str, Any]:
     """What a measurement holds for."""
     versions = {}
-    for library in ("jax", "jaxlib", "torch", "transformers"):
+    for library in ("jax", "jaxlib", "flax", "torch", "transformers"):
         try:
             versions[library] = importlib.metadata.version(library)
         except importlib.metadata.PackageNotFoundError:
@@ -101,10 +101,11 @@ def sentences(result: Result) -> Iterator[str]:
         f"{result.of_skeleton:.2f} of its own matmuls alone, {ours.memory / 2**30:.2f} GiB"
     )
     for name, side in result.peers.items():
-        ratios = result.ratios(name)
+        ratios, speed = result.ratios(name), result.matmul_speed(name)
         yield (
             f"    {name} {span(side.times)}, {side.memory / 2**30:.2f} GiB: ratio {ratios.median:.2f} "
-            f"({spread(ratios)})"
+            f"({spread(ratios)}), most {result.most(name).median:.2f}"
+            + ("" if speed is None else f", their matmul {speed:.2f} of ours")
         )
     errors = {"ours": ours.errors, **{name: side.errors for name, side in result.peers.items()}}
     for name, found in errors.items():
@@ -136,13 +137,14 @@ def markdown(results: Sequence[Result]) -> str:
         name: value for result in results for side in sides(result) for name, value in side.facts.items()
     }
     versions = ", ".join(
-        f"{name} {facts[name]}" for name in ("jax", "torch", "transformers") if name in facts
+        f"{name} {facts[name]}" for name in ("jax", "flax", "torch", "transformers") if name in facts
     )
     where = f"{facts['device']}, {facts['cores']} cores" if facts["platform"] == "cpu" else facts["device"]
     rounds = len(results[0].ours.times.rounds)
     about = (
         f"Measured on {where}, with {versions}; median of {rounds} rounds, turn by turn, and from the "
-        f"least to the most. A ratio above 1 says how many times as fast ours is."
+        f"least to the most. A ratio above 1 says how many times as fast ours is; the most it could be is that of our "
+        f"useful operations alone, at the speed of one large matmul of ours."
     )
     return table(HEAD, body) + f"\n\n{about}\n"
 
@@ -159,8 +161,9 @@ def lines(result: Result) -> Iterator[tuple[str, ...]]:
     names: list[str | None] = [*result.peers] or [None]
     for name in names:
         peer = None if name is None else result.peers[name]
-        ratio = MISSING
-        if name is not None:
+        ratio = most = MISSING
+        if name is not None and result.void is None:
+            most = f"{result.most(name).median:.2f}"
             ratio = f"{result.ratios(name).median:.2f} ({spread(result.ratios(name))})"
         yield (
             row.name,
@@ -169,6 +172,7 @@ def lines(result: Result) -> Iterator[tuple[str, ...]]:
             MISSING if peer is None else span(peer.times),
             f"void: {result.void}" if result.void else ratio,
             goal,
+            most,
             scaled(result.tokens_per_second),
             f"{result.flops_per_second / 1e12:.3g}",
             f"{result.utilization:.2f}" + ("" if row.share is None else f" ({row.share:.2f})"),

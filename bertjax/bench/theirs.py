@@ -7,10 +7,13 @@ by `scaled_dot_product_attention`; bfloat16 by `torch.autocast`. `transformers-c
 
 What both sides compute is compared with this module in float32, uncompiled and without dropout: the relative
 difference of the loss, and of all gradients together, or of the hidden states of all real tokens.
+
+The process also measures one large product, as ours does: what PyTorch's products leave to gain is then known.
 """
 
 import contextlib
 import copy
+import functools
 import pathlib
 import time
 from collections.abc import Callable, Iterator
@@ -18,8 +21,9 @@ from typing import Any
 
 import numpy as np
 
+from bertjax.bench.ceiling import size_of_matmul
 from bertjax.bench.machine import forget_peak, peak_memory, resident_memory
-from bertjax.bench.ours import BATCH, GRADIENTS, HIDDEN
+from bertjax.bench.ours import BATCH, gradients_file, hidden_file
 from bertjax.bench.row import Row
 from bertjax.convert.parity import quiet
 from bertjax.convert.readers.safetensors_file import Safetensors
@@ -37,7 +41,9 @@ class Theirs:
 
     def __init__(self, row: Row, folder: str, peer: str, platform: str, threads: int) -> None:
         import torch
+        import transformers
 
+        self.kind: Any = getattr(transformers, row.peer_class)
         self.libraries = resident_memory()
         torch.set_num_threads(threads)
         torch.manual_seed(0)
@@ -49,7 +55,7 @@ class Theirs:
         }
         self.labels = {name: self.batch.pop(name) for name in list(self.batch) if "label" in name}
         self.model = self.load()
-        self.run: Callable[[], Any] | None = None
+        self.runs: dict[str, Callable[[], Any]] = {}
 
     def __call__(self, task: tuple[Any, ...]) -> Any:
         """Does it."""
@@ -59,14 +65,9 @@ class Theirs:
     def load(self) -> Any:
         """The model that our side wrote: with its heads for training, the bare encoder for inference."""
         import torch
-        import transformers
 
-        if self.row.job == "infer":
-            name = "BertModel"
-        else:
-            name = "BertForPreTraining" if "next_sentence_label" in self.labels else "BertForMaskedLM"
         with quiet():
-            model: Any = getattr(transformers, name).from_pretrained(
+            model = self.kind.from_pretrained(
                 str(self.folder), dtype=torch.float32, attn_implementation="sdpa"
             )
         return model.to(self.device)
@@ -97,6 +98,7 @@ class Theirs:
         import transformers
 
         began, job = time.perf_counter(), self.row.job
+        run: Callable[[], Any]
         if self.device.type == "cuda":
             torch.set_float32_matmul_precision(
                 "high"
@@ -104,15 +106,18 @@ class Theirs:
         model = torch.compile(self.model) if self.peer == "transformers-compiled" else self.model
         if job == "infer":
             model.eval()
-            self.run = lambda: self.hidden(model, self.row.model.dtype)
+            run = functools.partial(self.hidden, model, self.row.model.dtype)
         else:
             model.train()
-            self.run = self.make_step(model)
-        self.run()
+            run = self.make_step(model)
+        run()
         self.finish()
         seconds = time.perf_counter() - began
-        self.run()  # a second one, for what allocates or compiles after the first
+        run()  # a second one, for what allocates or compiles after the first
+        product, matmul_flops = self.make_matmul()
+        product()
         self.finish()
+        self.runs = {"step": run, "matmul": product}
         forget_peak()
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
@@ -121,7 +126,24 @@ class Theirs:
             "transformers": transformers.__version__,
             "threads": torch.get_num_threads(),
             "first_seconds": seconds,
+            "matmul_flops": matmul_flops,
         }
+
+    def make_matmul(self) -> tuple[Callable[[], Any], float]:
+        """A large product of square matrices in the row's precision, as often as ours runs it, and its operations."""
+        import torch
+
+        size, repeats = size_of_matmul(on_cpu=self.device.type == "cpu")
+        dtype = getattr(torch, self.row.model.dtype)
+        x = torch.full((size, size), 1.0 / size, dtype=dtype, device=self.device)
+        made = torch.empty_like(x)
+
+        def run() -> Any:
+            for _ in range(repeats):
+                torch.mm(x, x, out=made)
+            return made
+
+        return run, 2.0 * size**3 * repeats
 
     def make_step(self, model: Any) -> Callable[[], Any]:
         """The training step."""
@@ -165,10 +187,9 @@ class Theirs:
 
     def measure(self, what: str, times: int) -> float:
         """Seconds of one run, the mean of some that follow each other at once."""
-        assert what == "step" and self.run is not None
-        began = time.perf_counter()
+        run, began = self.runs[what], time.perf_counter()
         for _ in range(times):
-            self.run()
+            run()
         self.finish()
         return (time.perf_counter() - began) / times
 
@@ -182,24 +203,22 @@ class Theirs:
             else peak_memory() - self.libraries
         )
 
-    def check(self, ours: dict[str, float]) -> dict[str, dict[str, float]]:
-        """How far both sides are from this module in float32: {"ours" or "theirs": {"loss": .., "gradient": ..}}."""
-        if self.row.job == "infer":
-            return self.check_hidden()
-        reference = self.value_and_gradients("float32")
-        both = {
-            "ours": (ours["loss"], self.read_gradients()),
-            "theirs": self.value_and_gradients(self.row.model.dtype),
-        }
-        return {
-            side: {
-                "loss": abs(loss - reference[0]) / abs(reference[0]),
-                "gradient": distance(found, reference[1]),
-            }
-            for side, (loss, found) in both.items()
-        }
+    def check(self, others: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+        """How far all sides are from this module in float32: {side: {"loss": .., "gradient": ..}}.
 
-    def check_hidden(self) -> dict[str, dict[str, float]]:
+        Others have written their gradients and told their losses; "theirs" is this module itself.
+        """
+        if self.row.job == "infer":
+            return self.check_hidden([*others])
+        wanted, gradients = self.value_and_gradients("float32")
+
+        def differences(loss: float, found: dict[str, Any]) -> dict[str, float]:
+            return {"loss": abs(loss - wanted) / abs(wanted), "gradient": distance(found, gradients)}
+
+        found = {side: differences(told["loss"], self.read_gradients(side)) for side, told in others.items()}
+        return {**found, "theirs": differences(*self.value_and_gradients(self.row.model.dtype))}
+
+    def check_hidden(self, others: list[str]) -> dict[str, dict[str, float]]:
         """The same of the hidden states of real tokens."""
         self.model.eval()
         mask = self.batch.get("attention_mask")
@@ -210,9 +229,9 @@ class Theirs:
             return {"hidden": flat.cpu().numpy()}
 
         reference = states("float32")
-        ours = {"hidden": np.load(self.folder / HIDDEN)}
-        both = {"ours": ours, "theirs": states(self.row.model.dtype)}
-        return {side: {"hidden": distance(found, reference)} for side, found in both.items()}
+        written = {side: {"hidden": np.load(self.folder / hidden_file(side))} for side in others}
+        written["theirs"] = states(self.row.model.dtype)
+        return {side: {"hidden": distance(found, reference)} for side, found in written.items()}
 
     def value_and_gradients(self, dtype: str) -> tuple[float, dict[str, Any]]:
         """Loss and gradients without dropout; the model is left as it was."""
@@ -222,9 +241,9 @@ class Theirs:
         loss.backward()
         return loss.item(), {name: p.grad.cpu().numpy() for name, p in model.named_parameters()}
 
-    def read_gradients(self) -> dict[str, Any]:
-        """Those that our side has written."""
-        file = Safetensors(str(self.folder / GRADIENTS))
+    def read_gradients(self, side: str) -> dict[str, Any]:
+        """Those that a side has written."""
+        file = Safetensors(str(self.folder / gradients_file(side)))
         return {name: file.read(name) for name in file}
 
 

@@ -96,11 +96,12 @@ def side(rounds: tuple[float, ...], gradient: float = 1e-5) -> Side:
 
 
 def result(gradient: float = 1e-5) -> Result:
+    theirs = dataclasses.replace(side((3.0, 4.0, 9.0), gradient), matmul=Times((0.4, 0.4, 0.1)))
     ceilings = {"matmul": Times((0.1, 0.2, 0.3)), "skeleton": Times((0.5, 0.5, 0.6))}
     return Result(
         row(goal=1.7, aim=2.2),
         side((1.0, 2.0, 1.0)),
-        {"transformers": side((3.0, 4.0, 9.0), gradient)},
+        {"transformers": theirs},
         ceilings,
     )
 
@@ -113,6 +114,25 @@ def test_ratios_are_taken_round_by_round() -> None:
     assert found.utilization == pytest.approx(0.4) and found.of_skeleton == 0.5
     text = markdown([found])
     assert "3.00 (2.00 to 9.00)" in text and "1.7 (2.2)" in text and "a chip, 2 cores" in text
+
+
+def test_a_row_says_what_products_alone_could_reach() -> None:
+    found = result()
+    # Our useful operations are two large products, of 0.1, 0.2 and 0.3 seconds.
+    assert found.most("transformers").rounds == pytest.approx((15.0, 10.0, 15.0))
+    assert found.matmul_speed("transformers") == 0.5  # of 0.25, 0.5 and 3
+    half = dict(found.peers["transformers"].facts, matmul_flops=1e9)
+    smaller = dataclasses.replace(found.peers["transformers"], facts=half)
+    still = side((1.0, 1.0, 1.0))
+    found = dataclasses.replace(found, peers={"transformers": smaller, "without-dropout": still})
+    assert found.matmul_speed("transformers") == 0.25 and found.matmul_speed("without-dropout") is None
+    said = "\n".join(speed.sentences(found))
+    assert "ratio 3.00 (2.00 to 9.00), most 15.00, their matmul 0.25 of ours" in said
+    assert said.count("most") == 2 and said.count("their matmul") == 1
+    head, _, line, *_ = markdown([found]).splitlines()
+    assert line.split(" | ")[head.split(" | ").index("most")] == "15.00"
+    written = json.loads(json.dumps(found.as_json()))
+    assert Result.from_json(found.row, written) == found and written["most"]["transformers"] == 15.0
 
 
 @pytest.mark.parametrize("gradient", [2e-3, float("nan")])
@@ -147,6 +167,8 @@ def test_beside_transformers_both_compute_the_same(job: str, rows: str, tmp_path
     assert main(["bench", job, *SIZES, *SHAPE, f"--rows={rows}", f"--out={tmp_path}"]) == 0
     (found,) = json.loads((tmp_path / f"{job}.json").read_text())["rows"]
     assert found["void"] is None and found["ratios"]["transformers"]["median"] > 0
+    assert found["most"]["transformers"] > 0 and found["matmul_speed"]["transformers"] > 0
+    assert len(found["peers"]["transformers"]["matmul"]["rounds"]) == 2
     assert 0 < max(found["ours"]["errors"].values()) < 1e-4
 
 
