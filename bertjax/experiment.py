@@ -21,7 +21,7 @@ from typing import Any
 
 from absl import flags, logging
 
-from bertjax import cluster, settings
+from bertjax import cluster, heap, settings
 from bertjax.attention import shrink
 from bertjax.config import CHOICES, Config, Phase, adopt, check, to_dict
 from bertjax.data.open import SYNTHETIC, corpus_names
@@ -198,6 +198,8 @@ def _run(config: Config, rest: list[str], values: Any, prepare: Prepare | None, 
     check(config)  # before minutes go into a corpus
     if prepare is not None and not values.smoke:
         config = brought(_prepared(prepare, config, values.workdir), values.set)
+    if values.mode == "train":
+        heap.keep()
     if values.mode == "plan":
         if labelled(config.tasks):
             sets = finetune.open_sets(config)

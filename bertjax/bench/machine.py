@@ -6,10 +6,8 @@ import re
 import resource
 import sys
 
-# Both sides start with this. Large pages for what the allocator maps: a step maps gigabytes anew, and the kernel clears
-# them page by page. JAX must not take all of an accelerator's memory, which it shares with the other side.
+# Both sides start with this. JAX must not take all of an accelerator's memory, which it shares with the other side.
 ENVIRONMENT = {
-    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
     "HF_HUB_OFFLINE": "1",
 }

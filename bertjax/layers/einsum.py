@@ -9,6 +9,7 @@ them before they are rounded, and gradients of kernel and bias stay float32.
 """
 
 import functools
+import math
 from collections.abc import Callable
 
 import jax
@@ -52,7 +53,7 @@ def _backward(
     operands, result = subscripts.split("->")
     left, right = operands.split(",")
     grad_x = _product(f"{result},{right}->{left}", grad, kernel, dtype)
-    grad_kernel = _product(f"{left},{result}->{right}", x, grad, dtype)
+    grad_kernel = _kernel_gradient(left, right, result, x, grad, dtype)
     grad_bias = None if bias is None else row_sum(grad, bias.ndim).astype(bias.dtype)
     return grad_x.astype(x.dtype), grad_kernel.astype(kernel.dtype), grad_bias
 
@@ -67,6 +68,28 @@ def row_sum(x: Array, kept: int) -> Array:
         ones = jnp.ones(x.shape[: len(lead)], x.dtype)
         return jax.lax.dot_general(ones, x, ((lead, lead), ((), ())), preferred_element_type=jnp.float32)
     return x.sum(lead, dtype=jnp.float32)
+
+
+def _kernel_gradient(left: str, right: str, result: str, x: Array, grad: Array, dtype: jnp.dtype) -> Array:
+    """The gradient of a kernel whose letters are `right`, in float32.
+
+    On a CPU the first operand of such a product is turned over in memory, together with all that made it (an erf per
+    element, a softmax), element by element. So the smaller one goes first, and what comes out is turned over instead.
+    """
+    outputs = "".join(letter for letter in right if letter in result)
+    inputs = "".join(letter for letter in right if letter in left)
+    first_x, first_grad = f"{inputs}{outputs}", f"{outputs}{inputs}"
+    plain = f"{left},{result}->{right}"
+    if sharding.platform() != "cpu" or len(first_x) != len(right) or right not in (first_x, first_grad):
+        return _product(plain, x, grad, dtype)
+    kernel = math.prod((*x.shape, *grad.shape)[(left + result).index(letter)] for letter in right)
+    as_is, other = (x.size, grad.size) if right == first_x else (grad.size, x.size)
+    if as_is <= other + kernel:
+        return _product(plain, x, grad, dtype)
+    order = first_grad if right == first_x else first_x
+    y = _product(f"{left},{result}->{order}", x, grad, dtype)
+    y = jax.lax.optimization_barrier(y)  # or XLA would undo it
+    return y.transpose([order.index(letter) for letter in right])
 
 
 @jax.custom_vjp

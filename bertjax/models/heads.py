@@ -59,9 +59,10 @@ def vocabulary_logits(
         init, shape = kernel_init(config.init_std), (config.rows, config.table_width)
         table = sharding.param(head, "table", init, shape, ("vocab", "width"))
     bias = sharding.param(head, "bias", nn.initializers.zeros, (config.rows,), ("vocab",))
+    # In the bias, the mask costs no pass over the logits, forward or backward: their softmax there is zero.
+    bias = jnp.where(jnp.arange(config.rows) < config.vocab, bias, NEVER)
     logits = add_bias(einsum("bse,ve->bsv", x, table, config.compute).astype(jnp.float32), bias)
-    is_token = (jnp.arange(config.rows) < config.vocab)[None, None, :]
-    return sharding.shard(jnp.where(is_token, logits, NEVER), "batch", "predictions", "act_vocab")
+    return sharding.shard(logits, "batch", "predictions", "act_vocab")
 
 
 class PooledHead(nn.Module):

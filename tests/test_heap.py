@@ -1,0 +1,98 @@
+"""A process that computes on a CPU keeps the memory of its steps, and does not grow with them."""
+
+import ctypes
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from bertjax import heap
+
+pytestmark = pytest.mark.skipif(heap._glibc() is None, reason="no glibc here")
+
+MEGABYTES = 64  # of a step's working memory, about
+PROGRAM = f"""
+import json, resource, sys
+from bertjax import heap
+print(heap.keep() if sys.argv[1] == "kept" else None, file=sys.stderr)
+import jax, jax.numpy as jnp
+from bertjax.bench.machine import forget_peak, peak_memory, resident_memory
+
+def step(x):
+    wide = x @ jnp.ones((8, {MEGABYTES * 2**20 // 4 // 2048}))
+    return jnp.tanh(wide) @ jnp.ones((wide.shape[1], 8))
+
+x = jnp.ones((2048, 8))
+step = jax.jit(step).lower(x).compile()
+size = step.memory_analysis().temp_size_in_bytes
+jax.block_until_ready(x)
+before = resident_memory()
+forget_peak()
+heap.reserve(size)
+small, faults = [], []
+for turn in range(60):
+    began = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    small += [bytearray(3000 + turn), jnp.ones(1000 + turn)]  # stay, and lie where they find a place
+    x = step(x)
+    if turn % 3 == 0:
+        x.block_until_ready()
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - began)
+print(json.dumps(dict(size=size, grown=peak_memory() - before, faults=sorted(faults)[len(faults) // 2])))
+"""
+
+
+def run(how: str) -> dict[str, int]:
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, how], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert ("True" if how == "kept" else "None") in done.stderr
+    found: dict[str, int] = json.loads(done.stdout)
+    print(how, found)
+    assert found["size"] > 0.9 * MEGABYTES * 2**20
+    return found
+
+
+def test_steps_find_the_pages_of_those_before_and_take_no_more_than_two_places() -> None:
+    kept, plain = run("kept"), run("plain")
+    assert plain["faults"] > 20, "a step maps its memory anew, be the pages small or large"
+    assert kept["faults"] < 0.1 * plain["faults"]
+    assert kept["grown"] < plain["grown"] + 1.3 * kept["size"]
+
+
+@pytest.mark.parametrize(
+    ("platforms", "device", "wanted"),
+    [
+        ("cpu", "nvidia0", True),
+        ("cuda,cpu", "", False),
+        ("", "nvidia0", False),
+        ("", "accel1", False),
+        ("", "", True),
+    ],
+)
+def test_it_is_for_cpus(platforms: str, device: str, wanted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JAX_PLATFORMS", platforms)
+    monkeypatch.setattr(
+        "pathlib.Path.glob", lambda path, kind: [path / device] if device and device[0] == kind[0] else []
+    )
+    assert heap.computes_on_cpu() is wanted
+    if not wanted:
+        assert not heap.keep()
+
+
+def test_what_is_not_kept_is_not_reserved(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> None:
+        raise AssertionError("reserved")
+
+    monkeypatch.setattr(heap, "_place", refuse)
+    assert not heap._kept, "tests share this process"
+    heap.reserve(1 << 30)
+    heap._kept.append(ctypes.CDLL(None))
+    try:
+        with pytest.raises(AssertionError, match="reserved"):
+            heap.reserve(1 << 30)
+    finally:
+        heap._kept.clear()
