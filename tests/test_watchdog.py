@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -142,10 +142,10 @@ class Board:
 def test_a_silent_process_is_gone_even_if_it_was_never_heard(
     before: dict[str, Any] | None, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[tuple[int, str]] = []
+    told: list[tuple[int, str, set[int]]] = []
 
-    def leave(code: int, text: str) -> None:
-        told.append((code, text))
+    def leave(code: int, text: str, *, without: Collection[int]) -> None:
+        told.append((code, text, set(without)))
 
     monkeypatch.setattr(watchdog_lib.cluster, "leave", leave)
     board = Board()
@@ -163,7 +163,7 @@ def test_a_silent_process_is_gone_even_if_it_was_never_heard(
                 "begun": 3,
             }
             time.sleep(0.05)
-    assert told and told[0][0] == REQUEUE
+    assert told and told[0][0] == REQUEUE and told[0][2] == {2}, "the others are waited for"
     name = "process 2 (c)" if before else "process 2"
     assert told[0][1].startswith(f"error: no heartbeat of {name} for ")
 
