@@ -3,6 +3,7 @@
 All of it is set before JAX is imported, here and, through the environment, in the processes a test starts.
 """
 
+import collections
 import gc
 import importlib.metadata
 import os
@@ -38,6 +39,7 @@ CHECKED = ("layers", "attention", "models", "tasks", "metrics")
 jaxtyping.install_import_hook([f"bertjax.{name}" for name in CHECKED], "beartype.beartype")
 
 import jax
+from jax._src import compilation_cache
 
 HERE = pathlib.Path(__file__).parent
 # A file is run by one process: those that take longest come first, so that at the end nobody waits for one of them.
@@ -130,8 +132,11 @@ def no_network() -> Iterator[None]:
         yield
 
 
+HELD = 32  # compiled programs that stay in memory: those of a file or two
+
+
 @pytest.fixture(scope="session")
-def quick_compiles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def quick_compiles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """Lets XLA compile four times as fast, without optimization, and each program once a session.
 
     What is computed is the same. The fixture's value is the environment for processes that a test starts.
@@ -144,4 +149,33 @@ def quick_compiles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     }
     for name, value in settings.items():
         jax.config.update(name, value)
-    return {name.upper(): str(value) for name, value in settings.items()}
+    with pytest.MonkeyPatch.context() as patch:
+        hold_compiled(patch, str(settings["jax_compilation_cache_dir"]))
+        yield {name.upper(): str(value) for name, value in settings.items()}
+
+
+def hold_compiled(patch: pytest.MonkeyPatch, folder: str) -> None:
+    """Gives back the last programs that JAX kept in this folder as they are: reading one takes half of compiling it."""
+    read, write = compilation_cache.get_executable_and_time, compilation_cache.put_executable_and_time
+    held: collections.OrderedDict[str, tuple[Any, int]] = collections.OrderedDict()
+
+    def hold(key: str, program: Any, seconds: int) -> None:
+        held[key] = program, seconds
+        held.move_to_end(key)
+        if len(held) > HELD:
+            held.popitem(last=False)
+
+    def get(key: str, *rest: Any) -> tuple[Any, Any]:
+        here = jax.config.jax_compilation_cache_dir == folder  # and not in that of a test of such folders
+        program, seconds = held[key] if here and key in held else read(key, *rest)
+        if here and program is not None:
+            hold(key, program, seconds)
+        return program, seconds
+
+    def put(key: str, name: str, program: Any, backend: Any, seconds: int) -> None:
+        write(key, name, program, backend, seconds)
+        if jax.config.jax_compilation_cache_dir == folder:
+            hold(key, program, seconds)
+
+    patch.setattr(compilation_cache, "get_executable_and_time", get)
+    patch.setattr(compilation_cache, "put_executable_and_time", put)
