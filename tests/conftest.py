@@ -132,6 +132,13 @@ def no_network() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def swept() -> Iterator[None]:
+    """Collects what the test has left behind while its own filters of warnings hold, and not in a later test."""
+    yield
+    gc.collect()
+
+
 HELD = 32  # compiled programs that stay in memory: those of a file or two
 
 
