@@ -18,7 +18,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 import jax
@@ -368,8 +368,8 @@ def notes() -> Notes | None:
 _leaving = threading.Lock()
 
 
-def leave(code: int, text: str) -> NoReturn:
-    """Ends this process with the others: process 0 says why, and goes last.
+def leave(code: int, text: str, *, without: Collection[int] = ()) -> NoReturn:
+    """Ends this process with the others: process 0 says why, and goes last, but for those `without` which it goes.
 
     JAX's own end is passed by: it waits minutes for processes that hang, and aborts those that lose process 0.
     """
@@ -378,7 +378,7 @@ def leave(code: int, text: str) -> NoReturn:
 
     def agree() -> None:
         with contextlib.suppress(Exception):  # whatever is broken by now, the code is what counts
-            agreed.append(_agree(code, text))
+            agreed.append(_agree(code, text, without))
 
     talk = threading.Thread(target=agree, name="leave", daemon=True)  # process 0 may never answer
     talk.start()
@@ -388,7 +388,7 @@ def leave(code: int, text: str) -> NoReturn:
     os._exit(agreed[-1])
 
 
-def _agree(code: int, text: str) -> int:
+def _agree(code: int, text: str, without: Collection[int]) -> int:
     mine = notes()
     if mine is None:
         _tell(text)
@@ -397,8 +397,9 @@ def _agree(code: int, text: str) -> int:
     if mine.process == 0:
         _tell(text)
         mine.write("verdict", {"code": code, "text": text})
+        others = set(range(1, mine.processes)) - set(without)  # who is dead will not say that it is gone
         for _ in moments(_PATIENCE / 2):
-            if len(mine.read("gone")) >= mine.processes - 1:
+            if others <= mine.read("gone").keys():
                 break
         time.sleep(0.5)  # the others are gone a moment after they say so, on a busy machine, too
         return code

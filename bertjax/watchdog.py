@@ -230,7 +230,7 @@ class Watchdog:
         if silent:
             who = ", ".join(named(process, beats) for process in sorted(silent))
             said = f"no heartbeat of {who} for {max(silent.values()):.0f} s: it was killed, or its machine is gone"
-            cluster.leave(REQUEUE, f"error: {said}; at step {self._finished}")
+            cluster.leave(REQUEUE, f"error: {said}; at step {self._finished}", without=silent)
         others = (f"{beats[i]['stuck']} in {named(i, beats)}" for i in sorted(beats) if beats[i]["stuck"])
         if (words := stuck or next(others, None)) is not None:
             self._conclude(notes, words)

@@ -13,7 +13,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import pytest
 
 from bertjax.checkpoint import Checkpoints
 from bertjax.config import CHOICES, Config, DataConfig, TrainConfig, open_rows
@@ -102,6 +101,8 @@ class Killed(BaseException):
 @contextlib.contextmanager
 def ending(at: int, how: Callable[[], object]) -> Iterator[None]:
     """Calls `how` in the training thread when the batch of step `at` is asked for; needs data.threads=0."""
+    import pytest  # here: processes that tests start import this module, and need none
+
     place = Loader.place
 
     def place_or_end(loader: Loader, step: int, *where: Any) -> Any:

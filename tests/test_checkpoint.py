@@ -345,6 +345,7 @@ def small_disk(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 # Orbax leaves futures behind when a write fails, which complain of its closed event loop when they are collected.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.usefixtures("swept")
 def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(small_disk: pathlib.Path) -> None:
     checkpoints = Checkpoints(small_disk, keep=1)
     checkpoints.save(state(1))

@@ -9,6 +9,7 @@ import re
 import signal
 
 import pytest
+from cases import slow_but
 from crew import crew, ends, errors, wait_for
 
 from bertjax.exit_codes import FAILED, REQUEUE, WRONG_INPUT
@@ -66,6 +67,7 @@ def test_a_missing_process_is_named(tmp_path: pathlib.Path, quick_compiles: dict
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow  # quick, among threads: tests/test_preflight.py
 def test_process_0_that_is_missing_is_named(tmp_path: pathlib.Path, quick_compiles: dict[str, str]) -> None:
     with crew(tmp_path, quick_compiles, present=[1], flags={1: ["--wait=1"]}) as processes:
         found = ends(processes)
@@ -83,7 +85,12 @@ ODD = {
 }
 
 
-@pytest.mark.parametrize("before, flags, message", ODD.values(), ids=ODD.keys())
+# All that may differ is looked at in tests/test_preflight.py.
+@pytest.mark.parametrize(
+    "before, flags, message",
+    slow_but(ODD.values(), [ODD["config"]]),
+    ids=ODD.keys(),
+)
 def test_a_process_unlike_the_others_is_named(
     before: str, flags: list[str], message: str, tmp_path: pathlib.Path, quick_compiles: dict[str, str]
 ) -> None:

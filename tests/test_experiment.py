@@ -230,6 +230,7 @@ def test_a_run_that_is_told_to_stop_exits_with_75_and_goes_on(call: Call, tmp_pa
 
 # Orbax leaves futures behind when a write fails, which complain when they are collected, as in test_checkpoint.py.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.usefixtures("swept")
 def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(
     call: Call, tmp_path: pathlib.Path
 ) -> None:

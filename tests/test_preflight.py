@@ -175,13 +175,15 @@ def test_a_workdir_that_is_not_shared_is_told(
 # ---------------------------------------------------------------------------------------------- meeting
 
 
-def meeting(seats: list[Seat], judge: cluster.Judge = preflight.disagreement) -> list[BaseException | None]:
+def meeting(
+    seats: list[Seat], judge: cluster.Judge = preflight.disagreement, wait: float = 3.0
+) -> list[BaseException | None]:
     """What each of several processes, played by threads, is told."""
     told: list[BaseException | None] = [None] * len(seats)
 
     def one(index: int) -> None:
         try:
-            cluster.meet(seats[index], facts(), judge, wait=3)
+            cluster.meet(seats[index], facts(), judge, wait)
         except Exception as error:
             told[index] = error
 
@@ -209,6 +211,13 @@ def test_a_seat_that_is_taken_and_another_number_of_seats_are_told() -> None:
     address = f"127.0.0.1:{free_port()}"
     told = meeting([Seat(address, 2, 0), Seat(address, 4, 1)])
     assert "was started with --processes=4, process 0 with 2" in str(told[0])
+
+
+def test_process_0_that_is_missing_is_told() -> None:
+    address = f"127.0.0.1:{free_port()}"
+    told = meeting([Seat(address, 3, i) for i in (1, 2)], wait=0.3)
+    assert all(isinstance(one, cluster.MissingError) for one in told), "another start may have more luck"
+    assert all(str(one).startswith(f"process 0 did not answer at {address} within 0 s (") for one in told)
 
 
 def test_a_stranger_is_not_taken_for_a_process() -> None:

@@ -1,6 +1,7 @@
 """The watchdog of a single process, and what it makes of the heartbeats of several."""
 
 import collections
+import concurrent.futures
 import contextlib
 import pathlib
 import re
@@ -8,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -45,38 +46,55 @@ def end(body: str, folder: pathlib.Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize(
-    "body, message",
-    [
-        (f"{STEPS}\na_function_that_hangs()", "after step 5 (the median step takes 0.01"),
-        ("a_function_that_hangs()", "starting for 2 s at step 0"),
-        (
-            f"{STEPS}\nwith watchdog.pause('evaluating'): a_function_that_hangs()",
-            "evaluating for 1 s at step 5",
-        ),
-        (f"{STEPS}\nwatchdog.enter('finishing')\na_function_that_hangs()", "finishing for 1 s at step 5"),
-    ],
-    ids=["step", "start", "pause", "end"],
-)
+NO_REASON = "for step in range(1, 5): watchdog.step(step, result); time.sleep(0.1)\n"
+NO_REASON += "with watchdog.pause('evaluating'): time.sleep(0.8)\n"
+NO_REASON += "time.sleep(0.3); watchdog.step(5, result); time.sleep(1.0)"  # 30 times 0.1 s are allowed
+# What a program does, and why it is ended, if it is.
+PROGRAMS: dict[str, tuple[str, str | None]] = {
+    "step": (f"{STEPS}\na_function_that_hangs()", "after step 5 (the median step takes 0.01"),
+    "start": ("a_function_that_hangs()", "starting for 2 s at step 0"),
+    "pause": (
+        f"{STEPS}\nwith watchdog.pause('evaluating'): a_function_that_hangs()",
+        "evaluating for 1 s at step 5",
+    ),
+    "end": (
+        f"{STEPS}\nwatchdog.enter('finishing')\na_function_that_hangs()",
+        "finishing for 1 s at step 5",
+    ),
+    "no reason": (NO_REASON, None),
+}
+
+
+@pytest.fixture(scope="module")
+def ends(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[pathlib.Path, Any]]:
+    """Folder and end of each program; side by side, since they do little but wait, but for one that takes times."""
+    folders = {name: tmp_path_factory.mktemp("watched") for name in PROGRAMS}
+    with concurrent.futures.ThreadPoolExecutor(len(PROGRAMS)) as pool:
+        ended = {"step": end(PROGRAMS["step"][0], folders["step"])}
+        begun = {name: pool.submit(end, PROGRAMS[name][0], folders[name]) for name in PROGRAMS.keys() - ended}
+        ended |= {name: process.result() for name, process in begun.items()}
+    return {name: (folders[name], ended[name]) for name in PROGRAMS}
+
+
+@pytest.mark.parametrize("name", [name for name, (_, message) in PROGRAMS.items() if message])
 def test_what_takes_too_long_is_ended_with_its_stacks(
-    body: str, message: str, tmp_path: pathlib.Path
+    name: str, ends: dict[str, tuple[pathlib.Path, Any]]
 ) -> None:
-    done = end(body, tmp_path)
-    assert done.returncode == REQUEUE, done.stderr
+    (folder, done), message = ends[name], PROGRAMS[name][1]
+    assert message is not None and done.returncode == REQUEUE, done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
-    assert message in line and str(tmp_path / "stacks") in line
+    assert message in line and str(folder / "stacks") in line
     assert "a_function_that_hangs" in done.stderr
-    kept = (tmp_path / "stacks" / "0.txt").read_text()
+    kept = (folder / "stacks" / "0.txt").read_text()
     assert "a_function_that_hangs" in kept and message in kept
 
 
-def test_steps_that_become_slower_and_pauses_are_no_reason(tmp_path: pathlib.Path) -> None:
-    body = "for step in range(1, 5): watchdog.step(step, result); time.sleep(0.1)\n"
-    body += "with watchdog.pause('evaluating'): time.sleep(0.8)\n"
-    body += "time.sleep(0.3); watchdog.step(5, result); time.sleep(1.0)"  # 30 times 0.1 s are allowed
-    done = end(body, tmp_path)
+def test_steps_that_become_slower_and_pauses_are_no_reason(
+    ends: dict[str, tuple[pathlib.Path, Any]],
+) -> None:
+    folder, done = ends["no reason"]
     assert done.returncode == 0, done.stderr
-    assert not list(tmp_path.iterdir())
+    assert not list(folder.iterdir())
 
 
 class Slow:
@@ -142,10 +160,10 @@ class Board:
 def test_a_silent_process_is_gone_even_if_it_was_never_heard(
     before: dict[str, Any] | None, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[tuple[int, str]] = []
+    told: list[tuple[int, str, set[int]]] = []
 
-    def leave(code: int, text: str) -> None:
-        told.append((code, text))
+    def leave(code: int, text: str, *, without: Collection[int]) -> None:
+        told.append((code, text, set(without)))
 
     monkeypatch.setattr(watchdog_lib.cluster, "leave", leave)
     board = Board()
@@ -163,7 +181,7 @@ def test_a_silent_process_is_gone_even_if_it_was_never_heard(
                 "begun": 3,
             }
             time.sleep(0.05)
-    assert told and told[0][0] == REQUEUE
+    assert told and told[0][0] == REQUEUE and told[0][2] == {2}, "the others are waited for"
     name = "process 2 (c)" if before else "process 2"
     assert told[0][1].startswith(f"error: no heartbeat of {name} for ")
 

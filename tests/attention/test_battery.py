@@ -39,8 +39,12 @@ README = pathlib.Path(__file__).parents[2] / "README.md"
 # Near relatives of others: of full, window, longformer, linear and mixer.
 RELATIVES = ("talking_heads", "qk_norm", "local_global", "bigbird", "performer", "cosformer")
 RELATIVES += ("fourier", "feedforward_only")
-# What costs a program of its own, and tells of a run's arrangement rather than of the variant.
-ARRANGEMENTS = (battery.bfloat16_is_close_to_float32, battery.scanned_rematerialised_and_sharded_equals_plain)
+# What costs programs of its own, and tells of a run's arrangement rather than of the variant.
+ARRANGEMENTS = (
+    battery.bfloat16_is_close_to_float32,
+    battery.jit_equals_eager,
+    battery.scanned_rematerialised_and_sharded_equals_plain,
+)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from bertjax import __main__ as tools
 from bertjax.data import workers
 from bertjax.data.corpus import Corpus, open_corpus
 from bertjax.data.encode import document_id
@@ -69,6 +70,7 @@ def whole(text: str, tokenizer_folder: str, tmp_path: pathlib.Path) -> dict[str,
 # ------------------------------------------------------------------------------------- the same bytes
 
 
+@pytest.mark.usefixtures("processes")
 def test_any_number_of_workers(
     text: str, tokenizer_folder: str, tmp_path: pathlib.Path, whole: dict[str, str]
 ) -> None:
@@ -434,7 +436,9 @@ def test_bad_records_up_to_a_number(tokenizer_folder: str, tmp_path: pathlib.Pat
     assert corpus.documents + corpus.manifest["splits"]["heldout"]["documents"] == 900
 
 
-def test_a_tool_says_one_line_and_fails(text: str, tokenizer_folder: str, tmp_path: pathlib.Path) -> None:
+def test_a_tool_says_one_line_and_fails(
+    text: str, tokenizer_folder: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "empty.txt").write_text(" \n\n \n")
     (tmp_path / "latin.txt").write_bytes("Größe".encode("latin-1"))
     (tmp_path / "cut.parquet").write_bytes(b"PAR1 and no more")
@@ -453,12 +457,17 @@ def test_a_tool_says_one_line_and_fails(text: str, tokenizer_folder: str, tmp_pa
         r"text\.txt is a file": {"out": text},
         r"out=.*/corpus cannot be written \(Not a directory\)": {"out": f"{text}/corpus"},
     }
+    capsys.readouterr()
     for message, change in cases.items():
-        done = run_tool("prepare", *(f"--{name}={value}" for name, value in {**good, **change}.items()))
-        assert done.returncode == 2, (message, done.stderr)
-        [line] = done.stderr.strip().splitlines()
+        code = tools.main(["prepare", *(f"--{name}={value}" for name, value in {**good, **change}.items())])
+        said = capsys.readouterr().err
+        assert code == 2, (message, said)
+        [line] = said.strip().splitlines()
         assert re.search(message, line), line
         assert not (tmp_path / "out" / "manifest.json").exists()
+    done = run_tool("prepare", *(f"--{name}={value}" for name, value in {**good, "workers": "0"}.items()))
+    assert done.returncode == 2 and done.stderr.startswith("error: workers=0: at least 1"), done.stderr
+    assert len(done.stderr.splitlines()) == 1 and not done.stdout
     done = run_tool("prepare", *(f"--{name}={value}" for name, value in good.items()))
     assert done.returncode == 0 and "tokens" in done.stdout, done.stderr
 
@@ -504,6 +513,7 @@ def fail(kind: str):  # type: ignore[no-untyped-def]
     return target
 
 
+@pytest.mark.usefixtures("processes")
 def test_workers_answer_in_order_and_errors_come_through() -> None:
     me = f"{__name__ if __name__ != '__main__' else 'tests.data.test_prepare'}:fail"
     with workers.Pool(3, me, "value") as pool:

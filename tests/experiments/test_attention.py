@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import importlib
 import json
+import os
 import pathlib
 import re
 import signal
@@ -104,9 +105,15 @@ def test_shrinking_keeps_what_an_attention_is(options: Any, expected: Any) -> No
 
 
 def test_a_sweep_from_start_to_end(
-    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    quick_compiles: dict[str, str],
 ) -> None:
     """One variant is trained; one fails, since it has no such setting. Then nothing is left to do."""
+    one_device = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=1")
+    for name, value in {**quick_compiles, "XLA_FLAGS": one_device}.items():
+        monkeypatch.setenv(name, value)  # for the processes that it starts
     flags = [
         "--smoke=true",
         "--variants=linear,window",
