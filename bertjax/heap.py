@@ -65,11 +65,13 @@ def reserve(size: int) -> None:
 
 
 def _place(library: ctypes.CDLL, length: int) -> int | None:
-    """A block with a smaller one behind it that is never freed."""
+    """A block with a smaller one behind it that is never freed; None where there is no such memory."""
     place: int | None = library.malloc(length)
+    if place is None:
+        return None
     elsewhere = []
-    for _ in range(TRIES if place is not None else 0):
-        fence = library.malloc(FENCE)
+    for _ in range(TRIES):
+        fence: int | None = library.malloc(FENCE)
         if fence is not None and 0 <= fence - (place + length) < FENCE:
             break
         elsewhere.append(fence)
