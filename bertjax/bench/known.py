@@ -16,8 +16,8 @@ CODE = ("attention", "layers", "models", "sharding.py", "bench/block.py")
 # The same of whole steps.
 CODE_OF_STEPS = (
     *("attention", "layers", "models", "tasks", "adversarial.py", "metrics.py", "optim.py", "program.py"),
-    *("sharding.py", "step.py", "bench/ceiling.py", "bench/contest.py", "bench/machine.py", "bench/ours.py"),
-    *("bench/row.py", "bench/theirs.py", "bench/theirs_flax.py"),
+    *("sharding.py", "step.py", "heap.py", "bench/ceiling.py", "bench/contest.py", "bench/machine.py"),
+    *("bench/ours.py", "bench/row.py", "bench/theirs.py", "bench/theirs_flax.py"),
 )
 
 
