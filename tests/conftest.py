@@ -132,6 +132,14 @@ def no_network() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def memory_as_it_comes() -> Iterator[None]:
+    """The process of the tests is not made to keep its memory by an experiment that runs in it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bertjax.heap.computes_on_cpu", lambda: False)
+        yield
+
+
 @pytest.fixture
 def swept() -> Iterator[None]:
     """Collects what the test has left behind while its own filters of warnings hold, and not in a later test."""

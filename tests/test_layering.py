@@ -21,6 +21,7 @@ HOSTS = {"exit_codes", "cluster", "watchdog"}
 RUN = MODEL | DATA | HOSTS | {"tasks", "adversarial", "optim", "tune", "checkpoint", "config", "preflight"}
 WHOLE = RUN | {
     "compiled",
+    "heap",
     "inherit",
     "program",
     "finetune",
@@ -50,6 +51,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tune": GROUND | {"layers"},
     "checkpoint": MODEL,
     "compiled": set(),
+    "heap": set(),
     "exit_codes": set(),
     "cluster": {"exit_codes"},
     "watchdog": {"exit_codes", "cluster"},
@@ -61,7 +63,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "history": {"config", "settings"},
     "step": RUN | {"program"},
     "parts": RUN | {"program", "finetune", "history", "step"},
-    "train": RUN | {"compiled", "program", "finetune", "history", "step", "parts"},
+    "train": RUN | {"compiled", "heap", "program", "finetune", "history", "step", "parts"},
     "convert": RUN | {"inherit"},
     "bundle": RUN | {"inherit", "history", "convert"},
     **{unit: WHOLE | TOP for unit in TOP},
