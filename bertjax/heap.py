@@ -8,7 +8,8 @@ each time, and the kernel clears every page of it when it is first touched: of a
 Why room: what is free between two blocks that stay is used for small blocks, too, and after one of them it is too
 short for the next step, which takes a place of its own, and so on. So each place is a little larger than a step and
 fenced in. There are two, since a step may begin before the one before it has given its memory back; a page is taken
-when it is touched, so a place that nobody has come to costs nothing.
+when it is touched, so a place that nobody has come to costs nothing. At the most a process so holds the memory of one
+step more than a plan says.
 
 Nothing is done elsewhere (no glibc, an accelerator with an allocator of its own): this is about speed alone.
 """
@@ -18,6 +19,8 @@ import ctypes
 import os
 import pathlib
 import sys
+from collections.abc import Iterable
+from typing import Any
 
 # glibc's mallopt: parameters, and what each is set to.
 SETTINGS = {
@@ -56,9 +59,10 @@ def computes_on_cpu() -> bool:
     return not any(any(pathlib.Path("/dev").glob(kind)) for kind in ACCELERATORS)
 
 
-def reserve(size: int) -> None:
-    """Makes places for programs that work with so many bytes, if memory is kept."""
+def reserve(programs: Iterable[Any]) -> None:
+    """Makes places for the largest of some compiled programs, if memory is kept."""
     for library in _kept:
+        size = max(program.memory_analysis().temp_size_in_bytes for program in programs)
         places = [_place(library, int(SLACK * size) + FENCE) for _ in range(PLACES)]
         for place in places:
             library.free(place)

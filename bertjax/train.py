@@ -179,7 +179,7 @@ def compile_steps(program: Program, state: TrainState, journal: Journal) -> dict
     number = len(program.batches)
     journal.status("compiling the train step" + (f" for {number} kinds of batches" if number > 1 else ""))
     compiled = {kind(batch): step.lower(state, batch).compile() for batch in program.batches}
-    heap.reserve(max(one.memory_analysis().temp_size_in_bytes for one in compiled.values()))
+    heap.reserve(compiled.values())
     journal.banner(f"compiled in {time.perf_counter() - began:.1f} s")
     return compiled
 

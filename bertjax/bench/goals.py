@@ -54,9 +54,7 @@ class Goals:
 
 OPTIONS = Goals()
 
-PLAIN: tuple[Peer, ...] = ("transformers",)
 COMPILED: tuple[Peer, ...] = ("transformers-compiled",)
-BOTH: tuple[Peer, ...] = (*PLAIN, *COMPILED)
 
 
 def preset(name: str, dtype: Literal["float32", "bfloat16"] = "float32") -> EncoderConfig:

@@ -29,29 +29,19 @@ HEAD = ("law", "measured", "fit", "seen", "bound", "met")
 # What decides a point: steps, how they are compiled and planned, and the laws themselves.
 CODE = (
     *(
-        "adversarial.py",
         "attention",
-        "config.py",
         "layers",
-        "metrics.py",
         "models",
-        "optim.py",
-        "plan",
-        "program.py",
-    ),
-    *(
-        "sharding.py",
-        "step.py",
         "tasks",
-        "bench/compile.py",
-        "bench/growth.py",
-        "bench/law.py",
-        "bench/machine.py",
+        "plan",
+        "adversarial.py",
+        "config.py",
+        "metrics.py",
+        "optim.py",
     ),
-    *("bench/memory.py", "bench/row.py", "bench/scale.py"),
+    *("program.py", "sharding.py", "step.py", "bench/compile.py", "bench/growth.py", "bench/law.py"),
+    *("bench/machine.py", "bench/memory.py", "bench/row.py", "bench/scale.py"),
 )
-
-
 NOTHING = (-np.inf, np.inf)
 
 

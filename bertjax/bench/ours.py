@@ -110,7 +110,7 @@ class Ours:
             step = infer(self.program).lower(self.state.params, self.batch).compile()
             self.runs["step"] = lambda: step(self.state.params, self.batch)
         compiled = time.perf_counter() - began
-        heap.reserve(step.memory_analysis().temp_size_in_bytes)
+        heap.reserve([step])
         jax.block_until_ready(
             self.runs["step"]()
         )  # takes the state over: memory is what it will be from here on

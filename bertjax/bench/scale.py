@@ -53,7 +53,7 @@ RATES = (
     0.2,
     0.4,
     0.8,
-)  # each twice the one before, so every difference is well above the clock's noise
+)  # each twice the one before: differences stand well above the clock's noise
 WINDOW = 128
 
 

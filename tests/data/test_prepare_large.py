@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from bertjax.bench.bare import BARE
 from bertjax.data.workers import available_cores
 from tests.data.corpora import documents
 
@@ -55,18 +56,6 @@ def test_memory_does_not_grow_with_the_corpus(tokenizer_folder: str, tmp_path: p
     tenth = len(peaks) // 10
     print(f"peak {max(peaks) / 1e6:.0f} MB; in the first tenth {max(peaks[:tenth]) / 1e6:.0f} MB")
     assert max(peaks) < 2 * GIGABYTE
-
-
-BARE = """
-import os, sys, time
-from bertjax.data.tokenizer import load
-texts = open(sys.argv[1], encoding="utf-8").read().split("\\n\\n")
-fast = load(sys.argv[2]).fast
-started = time.perf_counter()
-for first in range(0, len(texts), 1000):
-    fast.encode_batch(texts[first : first + 1000])
-print(time.perf_counter() - started)
-"""
 
 
 def test_as_fast_as_the_bare_tokenizer(tokenizer_folder: str, tmp_path: pathlib.Path) -> None:
