@@ -51,10 +51,16 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     return run
 
 
-def test_a_run_leaves_its_result_and_is_not_run_again(call: Call, tmp_path: pathlib.Path) -> None:
+def test_a_run_leaves_its_result_and_is_not_run_again(
+    call: Call, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory: list[object] = []  # on a CPU it is kept from the start, with room for what is compiled
+    monkeypatch.setattr("bertjax.heap.keep", lambda: memory.append("kept"))
+    monkeypatch.setattr("bertjax.heap.reserve", lambda programs: memory.append(len([*programs])))
     where = f"--workdir={tmp_path}"
     code, out, err = call(where)
     assert code == 0
+    assert memory == ["kept", 1]
     result = json.loads(out.splitlines()[-1])
     assert result == json.loads((tmp_path / "result.json").read_text())
     assert result["step"] == 12

@@ -16,7 +16,14 @@ def normal(*shape, seed=0, dtype=np.float32):
 
 @pytest.mark.parametrize(
     ("subscripts", "left", "right"),
-    [(PROJECT, (B, L, D), (D, H, K)), (BACK, (B, L, H, K), (H, K, D)), (TIED, (B, L, D), (53, D))],
+    [
+        (PROJECT, (B, L, D), (D, H, K)),
+        (BACK, (B, L, H, K), (H, K, D)),
+        (TIED, (B, L, D), (53, D)),
+        # Wide on one side and far more tokens than that: the kernel's gradient is made the other way round.
+        ("blf,fd->bld", (B, 61, 40), (40, 3)),
+        ("bld,vd->blv", (B, 61, 3), (53, 3)),
+    ],
 )
 def test_value_and_both_gradients_equal_numpy(subscripts, left, right):
     x, kernel = normal(*left), normal(*right, seed=1)
