@@ -3,6 +3,8 @@
 import functools
 import json
 import pathlib
+import sys
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -381,6 +383,7 @@ def test_nothing_is_left_of_what_differs(
 
     loaded: list[Any] = []
     monkeypatch.setattr(parity, "installed", lambda: True)
+    monkeypatch.setitem(sys.modules, "transformers", types.SimpleNamespace(__version__="5"))
     monkeypatch.setattr(
         parity, "our_outputs", lambda bundle, probe: loaded.append(bundle) or ours(bundle, probe)
     )
